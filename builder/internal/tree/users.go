@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tree
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/user"
+)
+
+// accountFileLimit bounds /etc/passwd and /etc/group of a hostile image.
+const accountFileLimit = 10 << 20
+
+// Account is whom a RUN runs as.
+type Account struct {
+	UID, GID uint32
+	// Groups are the supplementary groups.
+	Groups []uint32
+	// Home is the home directory in /etc/passwd, "/" if there is none.
+	Home string
+}
+
+// Account resolves a USER value as BuildKit does for RUN: "" is uid 0 with its supplementary
+// groups; uid:gid needs no lookup; an explicit group means no supplementary groups; a uid that is not in
+// /etc/passwd has gid 0; a name must be there.
+func (t *Tree) Account(spec string) (Account, error) {
+	passwd, group, err := t.accountFiles()
+	if err != nil {
+		return Account{}, err
+	}
+	name := spec
+	if name == "" {
+		name = "0"
+	}
+	u, err := user.GetExecUser(name, &user.ExecUser{Home: "/"}, bytes.NewReader(passwd), bytes.NewReader(group))
+	if err != nil {
+		return Account{}, fmt.Errorf("user %q: %w", spec, err)
+	}
+	a := Account{UID: uint32(u.Uid), GID: uint32(u.Gid), Home: u.Home}
+	if a.Home == "" {
+		a.Home = "/"
+	}
+	if !strings.Contains(spec, ":") {
+		for _, g := range u.Sgids {
+			a.Groups = append(a.Groups, uint32(g))
+		}
+	}
+	return a, nil
+}
+
+// Owner resolves a --chown value, or the USER that owns a WORKDIR: a number alone is uid and gid; a name
+// alone has its own gid; a name that is not found is 0 (as BuildKit has it), except in a
+// root without /etc/passwd, where any name is an error.
+func (t *Tree) Owner(spec string) (uid, gid uint32, err error) {
+	passwd, group, err := t.accountFiles()
+	if err != nil {
+		return 0, 0, err
+	}
+	u, g, both := strings.Cut(spec, ":")
+	uid, gid, err = ownerUser(u, passwd)
+	if err != nil || !both {
+		return uid, gid, err
+	}
+	gid, err = ownerGroup(g, group)
+	return uid, gid, err
+}
+
+func ownerUser(u string, passwd []byte) (uid, gid uint32, err error) {
+	if u == "" {
+		return 0, 0, nil
+	}
+	if n, err := strconv.ParseUint(u, 10, 31); err == nil {
+		return uint32(n), uint32(n), nil
+	}
+	if passwd == nil {
+		return 0, 0, fmt.Errorf("invalid user %q: the root has no /etc/passwd", u)
+	}
+	found, err := user.ParsePasswdFilter(bytes.NewReader(passwd), func(p user.User) bool { return p.Name == u })
+	if err != nil || len(found) == 0 {
+		return 0, 0, err
+	}
+	return uint32(found[0].Uid), uint32(found[0].Gid), nil
+}
+
+func ownerGroup(g string, group []byte) (uint32, error) {
+	if g == "" {
+		return 0, nil
+	}
+	if n, err := strconv.ParseUint(g, 10, 31); err == nil {
+		return uint32(n), nil
+	}
+	if group == nil {
+		return 0, fmt.Errorf("invalid group %q: the root has no /etc/group", g)
+	}
+	found, err := user.ParseGroupFilter(bytes.NewReader(group), func(x user.Group) bool { return x.Name == g })
+	if err != nil || len(found) == 0 {
+		return 0, err
+	}
+	return uint32(found[0].Gid), nil
+}
+
+// accountFiles returns the two files' bytes, nil for one that is missing.
+func (t *Tree) accountFiles() (passwd, group []byte, err error) {
+	read := func(p string) ([]byte, error) {
+		b, err := t.ReadFile(p, accountFileLimit)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrNotDir) {
+			return nil, nil
+		}
+		if b == nil && err == nil {
+			b = []byte{}
+		}
+		return b, err
+	}
+	if passwd, err = read("/etc/passwd"); err != nil {
+		return nil, nil, err
+	}
+	group, err = read("/etc/group")
+	return passwd, group, err
+}
