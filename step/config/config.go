@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config turns the environment into one checked struct. It is the only
+// reader of environment variables in the project: everything else is handed
+// values. The struct is also the source of what users see: the reference in
+// docs/, the parameters of the Tekton Task and of the Argo WorkflowTemplate are
+// generated from its tags. It opens no file but to look for the registry
+// credentials' place, and it decides nothing about a build.
+package config
+
+//go:generate go run ./internal/docgen -o ../../docs/configuration.md
+
+import "time"
+
+// Prefix begins the name of every variable of ours. The rest is the name of
+// kaniko's flag in upper case: --some-flag is KANIKO_SOME_FLAG.
+const Prefix = "KANIKO"
+
+// Config is the whole configuration of one run, in the order in which the
+// reference shows it. Load fills and checks it; it is not changed afterwards.
+type Config struct {
+	Source
+	Output
+	Image
+	Run
+	Registry
+	Log
+	Environment
+}
+
+// DefaultDir is the value of KANIKO_DIR when none was set: then, and only then,
+// another directory may take its place.
+const DefaultDir = "/kaniko/work"
+
+// Each field is one variable. Its tags:
+//
+//	split_words  the name follows from the field's name
+//	envconfig    the name, where it is not prefixed with KANIKO_
+//	default      the value of an unset variable
+//	desc         what it means, one or two sentences for the reference
+//	flag         kaniko's flag if it is not the variable's name; "-": kaniko has none
+//	param        the parameter of the Task and the WorkflowTemplate that sets it; none without
+//	secret       the value is never printed
+
+// Source says what is built.
+type Source struct {
+	Mode           Mode   `split_words:"true" default:"build" flag:"-" desc:"What to do. Only build exists so far."`
+	Context        string `split_words:"true" default:"." param:"CONTEXT" desc:"The build context: a directory, also written dir://PATH; relative to the working directory."`
+	ContextSubPath string `split_words:"true" param:"CONTEXT_SUB_PATH" desc:"Directory inside the build context that is used as the context."`
+	Dockerfile     string `split_words:"true" default:"Dockerfile" param:"DOCKERFILE" desc:"The Dockerfile: absolute, relative to the working directory, or relative to the context; the first that exists. NAME.dockerignore beside it wins over the context's .dockerignore."`
+	Target         string `split_words:"true" param:"TARGET" desc:"Name or number of the stage to build; the last one if unset."`
+	BuildArg       Pairs  `split_words:"true" param:"BUILD_ARGS" desc:"Build arguments, KEY=VALUE. A KEY alone takes the value of the variable of that name from the environment, and is left out when there is none."`
+	Label          Pairs  `split_words:"true" param:"LABELS" desc:"Labels for the image, KEY=VALUE; they win over LABEL instructions."`
+	Platform       List   `split_words:"true" param:"PLATFORM" flag:"-" desc:"The platform of the image, os/arch or os/arch/variant; that of the machine if unset."`
+	CustomPlatform string `split_words:"true" desc:"The older name of KANIKO_PLATFORM."`
+	IgnorePath     List   `split_words:"true" param:"IGNORE_PATHS" desc:"Absolute paths that never become part of a layer when a RUN changes them."`
+	Dryrun         bool   `split_words:"true" default:"false" param:"DRYRUN" desc:"Print the plan of the build and stop: nothing is run, pushed or written."`
+}
+
+// Output says where the image goes.
+type Output struct {
+	Destination                List   `split_words:"true" param:"IMAGE" desc:"The references to push to, with tag; all get the same digest. Required unless KANIKO_NO_PUSH or KANIKO_DRYRUN is true."`
+	NoPush                     bool   `split_words:"true" default:"false" param:"NO_PUSH" desc:"Build, but push nothing."`
+	TarPath                    string `split_words:"true" desc:"Also write the image to this file, in the form that docker load reads."`
+	OCILayoutPath              string `split_words:"true" desc:"Also write the image to this directory, as an OCI image layout."`
+	ResultsDir                 string `split_words:"true" flag:"-" desc:"Directory that receives the files IMAGE_DIGEST, IMAGE_URL, IMAGE_REF and IMAGES after everything else has succeeded. None are left by a build that failed; without a push IMAGE_DIGEST is written and the others are empty."`
+	DigestFile                 string `split_words:"true" desc:"File that receives the digest of the image."`
+	ImageNameWithDigestFile    string `split_words:"true" desc:"File that receives REPOSITORY@DIGEST, one line for each destination."`
+	ImageNameTagWithDigestFile string `split_words:"true" desc:"File that receives REPOSITORY:TAG@DIGEST, one line for each destination."`
+}
+
+// Image says what form the image has.
+type Image struct {
+	Compression      Compression `split_words:"true" default:"gzip" param:"COMPRESSION" desc:"How layers are compressed: gzip or zstd."`
+	CompressionLevel int         `split_words:"true" default:"-1" param:"COMPRESSION_LEVEL" desc:"Level of the compression: 1 to 9 for gzip, 1 to 22 for zstd; -1 for a good default."`
+	ImageFormat      Format      `split_words:"true" default:"oci" param:"IMAGE_FORMAT" desc:"Media types of manifest, configuration and layers: oci or docker."`
+	Reproducible     bool        `split_words:"true" default:"false" param:"REPRODUCIBLE" desc:"As SOURCE_DATE_EPOCH=0, unless that is set: the same inputs give the same digest."`
+}
+
+// Run says what RUN instructions see and where they run.
+type Run struct {
+	Isolation  Isolation     `split_words:"true" default:"auto" param:"ISOLATION" flag:"-" desc:"How RUN is kept apart from the builder: auto takes the best that the container permits; namespace is a requirement, not a hint."`
+	Dir        string        `split_words:"true" default:"/kaniko/work" flag:"kaniko-dir" desc:"Directory for everything that a build stores. Where the default cannot be made, a new directory under the temporary directory. RUN is fastest if it is a volume, such as an emptyDir."`
+	AddHost    Hosts         `split_words:"true" param:"ADD_HOSTS" flag:"-" desc:"Lines for /etc/hosts in RUN, NAME=ADDRESS or NAME:ADDRESS."`
+	Network    Network       `split_words:"true" default:"default" param:"NETWORK" flag:"-" desc:"The network of RUN: default and host are the container's, none has only loopback. RUN --network wins."`
+	Hostname   string        `split_words:"true" flag:"-" desc:"The host name that RUN sees; buildkitsandbox if unset."`
+	ShmSize    Size          `split_words:"true" default:"64m" param:"SHM_SIZE" flag:"-" desc:"Size of /dev/shm in RUN, in bytes or with k, m or g."`
+	Ulimit     Ulimits       `split_words:"true" flag:"-" desc:"Resource limits of RUN, NAME=SOFT or NAME=SOFT:HARD; -1 is unlimited."`
+	RunTimeout time.Duration `split_words:"true" default:"0s" param:"RUN_TIMEOUT" flag:"-" desc:"Longest time that one RUN may take, such as 30m; 0s is no limit."`
+}
+
+// Registry says how registries are talked to.
+type Registry struct {
+	Insecure                    bool      `split_words:"true" default:"false" desc:"Push over plain HTTP if the registry has no HTTPS. Better: KANIKO_INSECURE_REGISTRY."`
+	InsecurePull                bool      `split_words:"true" default:"false" desc:"Pull over plain HTTP if the registry has no HTTPS. Better: KANIKO_INSECURE_REGISTRY."`
+	InsecureRegistry            List      `split_words:"true" param:"INSECURE_REGISTRIES" desc:"Registries, HOST or HOST:PORT, that may be talked to over plain HTTP."`
+	SkipTLSVerify               bool      `split_words:"true" default:"false" desc:"Accept any certificate when pushing. Better: KANIKO_REGISTRY_CERTIFICATE."`
+	SkipTLSVerifyPull           bool      `split_words:"true" default:"false" desc:"Accept any certificate when pulling. Better: KANIKO_REGISTRY_CERTIFICATE."`
+	SkipTLSVerifyRegistry       List      `split_words:"true" param:"SKIP_TLS_VERIFY_REGISTRIES" desc:"Registries, HOST or HOST:PORT, whose certificate is not checked."`
+	RegistryCertificate         HostFiles `split_words:"true" param:"REGISTRY_CERTIFICATES" desc:"HOST=FILE: certificate authority of a registry, PEM."`
+	RegistryClientCert          HostPairs `split_words:"true" param:"REGISTRY_CLIENT_CERTS" desc:"HOST=CERTIFICATE,KEY: client certificate for a registry, PEM files."`
+	RegistryMirror              List      `split_words:"true" param:"REGISTRY_MIRRORS" desc:"Mirrors of Docker Hub, HOST or HOST/PATH, asked in this order before Docker Hub itself."`
+	RegistryMap                 HostLists `split_words:"true" param:"REGISTRY_MAPS" desc:"REGISTRY=MIRROR: mirrors of any registry, asked in this order; several may be joined by semicolons."`
+	SkipDefaultRegistryFallback bool      `split_words:"true" default:"false" desc:"Fail when no mirror has the image instead of asking the registry itself."`
+	PushRetry                   int       `split_words:"true" default:"5" desc:"How often a failed request of a push is tried again, with growing pauses."`
+	ImageDownloadRetry          int       `split_words:"true" default:"5" desc:"How often a failed request of a pull is tried again, with growing pauses."`
+	SkipPushPermissionCheck     bool      `split_words:"true" default:"false" param:"SKIP_PUSH_PERMISSION_CHECK" desc:"Do not ask the registry before the build whether the push will be permitted."`
+}
+
+// Log says what people read.
+type Log struct {
+	LogFormat    LogFormat `split_words:"true" default:"text" param:"LOG_FORMAT" desc:"Form of the log on standard error: text or json."`
+	LogTimestamp bool      `split_words:"true" default:"false" param:"LOG_TIMESTAMP" desc:"Begin lines of the text log with the time."`
+	Verbosity    Verbosity `split_words:"true" default:"info" param:"VERBOSITY" desc:"Least severity that is logged: error, warn, info, debug or trace."`
+}
+
+// Environment holds the variables that are known beyond this project and so
+// carry no prefix.
+type Environment struct {
+	SourceDateEpoch  Epoch  `envconfig:"SOURCE_DATE_EPOCH" param:"SOURCE_DATE_EPOCH" desc:"Seconds since 1970: the times in configuration and history, and the newest that a file in a layer of ours may have."`
+	DockerConfig     string `envconfig:"DOCKER_CONFIG" desc:"Directory with the registry credentials, config.json or .dockerconfigjson, or the file itself."`
+	DockerAuthConfig string `envconfig:"DOCKER_AUTH_CONFIG" secret:"true" desc:"Registry credentials themselves, in the form of config.json; they win over files."`
+	RegistryAuthFile string `envconfig:"REGISTRY_AUTH_FILE" desc:"File with registry credentials, read where DOCKER_CONFIG leads to none. After it come $HOME/.docker/config.json and $XDG_RUNTIME_DIR/containers/auth.json."`
+	Home             string `envconfig:"HOME" desc:"See REGISTRY_AUTH_FILE."`
+	XDGRuntimeDir    string `envconfig:"XDG_RUNTIME_DIR" desc:"See REGISTRY_AUTH_FILE."`
+	HTTPProxy        string `envconfig:"HTTP_PROXY" secret:"true" param:"HTTP_PROXY" desc:"Proxy for http. Like the four below, also in lower case: used by the builder, and given to RUN as the build argument of that name, which leaves no trace in the image."`
+	HTTPSProxy       string `envconfig:"HTTPS_PROXY" secret:"true" param:"HTTPS_PROXY" desc:"Proxy for https."`
+	FTPProxy         string `envconfig:"FTP_PROXY" secret:"true" desc:"Proxy for ftp, for RUN only."`
+	NoProxy          string `envconfig:"NO_PROXY" param:"NO_PROXY" desc:"Hosts that are reached without a proxy."`
+	AllProxy         string `envconfig:"ALL_PROXY" secret:"true" desc:"Proxy for everything else, for RUN only."`
+	ArgoProgressFile string `envconfig:"ARGO_PROGRESS_FILE" desc:"Set by Argo: receives how much of the build is done."`
+	ArgoContainer    string `envconfig:"ARGO_CONTAINER_NAME" desc:"Set by Argo: the cause of a failure then goes to /dev/termination-log too, where Argo takes the message of the node from."`
+
+	// ProxyArgs are the proxy variables as they are to be given to RUN, under
+	// the names, upper or lower case, under which they were set.
+	ProxyArgs Pairs `ignored:"true"`
+}
+
+// group is a heading of the reference and the part of the struct below it.
+type group struct {
+	title, prefix string
+	spec          any
+}
+
+func (c *Config) groups() []group {
+	return []group{
+		{"What is built", Prefix, &c.Source},
+		{"Where the image goes", Prefix, &c.Output},
+		{"Form of the image", Prefix, &c.Image},
+		{"What RUN sees", Prefix, &c.Run},
+		{"Registries", Prefix, &c.Registry},
+		{"Log", Prefix, &c.Log},
+		{"Variables without prefix", "", &c.Environment},
+	}
+}
+
+// Epoch is the time that the build pretends it is: SOURCE_DATE_EPOCH, or 1970
+// for KANIKO_REPRODUCIBLE; nil means the real time.
+func (c *Config) Epoch() *time.Time {
+	var t time.Time
+	switch {
+	case c.SourceDateEpoch.Set:
+		t = time.Unix(c.SourceDateEpoch.Seconds, 0).UTC()
+	case c.Reproducible:
+		t = time.Unix(0, 0).UTC()
+	default:
+		return nil
+	}
+	return &t
+}
+
+// TerminationLog is the file that receives the one line that says why a run
+// failed, or "" where nobody would read it. Tekton reads the same file in its
+// own form, so only Argo gets it.
+func (c *Config) TerminationLog() string {
+	if c.ArgoContainer == "" {
+		return ""
+	}
+	return "/dev/termination-log"
+}
