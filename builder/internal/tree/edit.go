@@ -235,3 +235,16 @@ func pathError(op, p string, err error) error {
 	}
 	return &fs.PathError{Op: op, Path: p, Err: err}
 }
+
+// Names returns the names in the directory at p, in no order.
+func (e *Editor) Names(p string) ([]string, error) {
+	d, err := e.dir(p)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(d.kids))
+	for name := range d.kids {
+		names = append(names, name)
+	}
+	return names, nil
+}

@@ -3,6 +3,7 @@
 package tree
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"io/fs"
@@ -188,6 +189,39 @@ func (i *Inode) SameMeta(o *Inode) bool {
 		return false
 	}
 	return maps.Equal(i.Xattrs, o.Xattrs)
+}
+
+// SameContent reads two files to the first difference. It opens nothing if they are one
+// inode or differ in size.
+func SameContent(a, b *Inode) (bool, error) {
+	if a == b || a.Size != b.Size || a.Size == 0 {
+		return a.Size == b.Size, nil
+	}
+	ra, err := a.Open()
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = ra.Close() }()
+	rb, err := b.Open()
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = rb.Close() }()
+	bufA, bufB := make([]byte, 64<<10), make([]byte, 64<<10)
+	for left := a.Size; left > 0; {
+		n := min(left, int64(len(bufA)))
+		if _, err := io.ReadFull(ra, bufA[:n]); err != nil {
+			return false, err
+		}
+		if _, err := io.ReadFull(rb, bufB[:n]); err != nil {
+			return false, err
+		}
+		if !bytes.Equal(bufA[:n], bufB[:n]) {
+			return false, nil
+		}
+		left -= n
+	}
+	return true, nil
 }
 
 func readContent(i *Inode) ([]byte, error) {

@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package copy computes what COPY and ADD do: from the Tree of a source (build
+// context, stage or image) and the Tree of the stage it makes the stage's next Tree.
+//
+// Nothing is read but names and metadata, and nothing is written: contents stay
+// where they are and are referred to. The rules are BuildKit's: which links are followed, what
+// is made with which mode, and what may replace what.
+package copy
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+
+	mode "github.com/tonistiigi/dchapes-mode"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
+)
+
+// Request is one COPY or ADD.
+type Request struct {
+	// Source is what is copied from.
+	Source *tree.Tree
+	// Paths are relative to the root of Source; wildcards are those of path.Match, by component.
+	Paths []string
+	// Files are given in the Dockerfile itself. They are copied after Paths.
+	Files []File
+	// Dest is absolute. A trailing slash or "/." makes it a directory.
+	Dest string
+	// Chown and Chmod are as in the Dockerfile, "" for none.
+	Chown, Chmod string
+	// Times are those of the layer.
+	Times tree.Times
+	// Archive, set for ADD, tells whether a regular file is an archive, and gives its Tree then.
+	Archive func(ino *tree.Inode) (*tree.Tree, error)
+}
+
+// File is a file with its content.
+type File struct {
+	Name string
+	Data []byte
+}
+
+// Apply returns what t becomes.
+func Apply(t *tree.Tree, r Request) (*tree.Tree, error) {
+	c := &copier{req: r, edit: t.Edit(), toDir: dirSyntax(r.Dest)}
+	var err error
+	if c.uid, c.gid, c.chown, err = owner(t, r.Chown); err != nil {
+		return nil, err
+	}
+	if c.chmod, err = parseChmod(r.Chmod); err != nil {
+		return nil, err
+	}
+	for _, p := range r.Paths {
+		matches, err := match(r.Source, p)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range matches {
+			if err := c.copy(m); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, f := range r.Files {
+		now := r.Times.Now()
+		ino := tree.NewFile(tree.Meta{Mode: 0o644, MTime: now}, int64(len(f.Data)), tree.Bytes(f.Data))
+		if err := c.file(found{name: f.Name, inode: ino}); err != nil {
+			return nil, err
+		}
+	}
+	return c.edit.Commit(), nil
+}
+
+func dirSyntax(dest string) bool {
+	return strings.HasSuffix(dest, "/") || strings.HasSuffix(dest, "/.")
+}
+
+func owner(t *tree.Tree, spec string) (uid, gid uint32, given bool, err error) {
+	if spec == "" {
+		return 0, 0, false, nil
+	}
+	uid, gid, err = t.Owner(spec)
+	if err != nil {
+		return 0, 0, false, fmt.Errorf("--chown=%s: %w", spec, err)
+	}
+	return uid, gid, true, nil
+}
+
+// chmod changes a mode as --chmod says; nil changes nothing.
+type chmod struct {
+	octal int // -1 for symbolic
+	set   mode.Set
+}
+
+func parseChmod(s string) (*chmod, error) {
+	if s == "" {
+		return nil, nil
+	}
+	if n, err := strconv.ParseUint(s, 8, 16); err == nil && n <= 0o7777 {
+		return &chmod{octal: int(n)}, nil
+	}
+	invalid := fmt.Errorf("invalid chmod parameter: '%s'. it should be octal string and between 0 and 07777", s)
+	if strings.Trim(s, "0123456789") == "" {
+		return nil, invalid
+	}
+	set, err := mode.ParseWithUmask(s, 0)
+	if err != nil {
+		return nil, invalid
+	}
+	return &chmod{octal: -1, set: set}, nil
+}
+
+func (c *chmod) apply(m uint16, dir bool) uint16 {
+	switch {
+	case c == nil:
+		return m
+	case c.octal >= 0:
+		return uint16(c.octal)
+	}
+	fm := fs.FileMode(m & 0o777)
+	for bit, flag := range map[uint16]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if m&bit != 0 {
+			fm |= flag
+		}
+	}
+	if dir {
+		fm |= fs.ModeDir
+	}
+	fm = c.set.Apply(fm)
+	out := uint16(fm.Perm())
+	for bit, flag := range map[uint16]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if fm&flag != 0 {
+			out |= bit
+		}
+	}
+	return out
+}
+
+// made is the mode of directories that are made on the way: an octal --chmod gives its permission bits.
+func (c *chmod) made() uint16 {
+	if c != nil && c.octal >= 0 {
+		return uint16(c.octal) & 0o777
+	}
+	return 0o755
+}
+
+type copier struct {
+	req      Request
+	edit     *tree.Editor
+	toDir    bool
+	uid, gid uint32
+	chown    bool
+	chmod    *chmod
+}
+
+// meta is the metadata of a copy.
+func (c *copier) meta(ino *tree.Inode) tree.Meta {
+	m := tree.Meta{Mode: ino.Mode, UID: ino.UID, GID: ino.GID, MTime: c.req.Times.Of(ino.MTime)}
+	if c.chown {
+		m.UID, m.GID = c.uid, c.gid
+	}
+	if ino.Type != tree.Symlink {
+		m.Mode = c.chmod.apply(m.Mode, ino.Type == tree.Dir)
+	}
+	if v, ok := ino.Xattrs["security.capability"]; ok {
+		m.Xattrs = map[string]string{"security.capability": v}
+	}
+	return m
+}
+
+func (c *copier) copy(m found) error {
+	if m.inode.Type == tree.Dir {
+		return c.directory(m.inode)
+	}
+	if c.req.Archive != nil && m.inode.Type == tree.File {
+		archive, err := c.req.Archive(m.inode)
+		if err != nil {
+			return fmt.Errorf("unpack %q: %w", m.name, err)
+		}
+		if archive != nil {
+			return c.archive(archive)
+		}
+	}
+	return c.file(m)
+}
+
+// file copies anything that is no directory to the destination, or into it if that is one.
+func (c *copier) file(m found) error {
+	p, old, err := c.dest()
+	if err != nil {
+		return err
+	}
+	if old == nil && c.toDir {
+		if err := c.mkdirAll(p); err != nil {
+			return err
+		}
+	}
+	if c.toDir || old != nil && old.Type == tree.Dir {
+		p = path.Join(p, m.name)
+	}
+	if err := c.mkdirAll(parent(p)); err != nil {
+		return err
+	}
+	return c.put(p, m.inode, map[*tree.Inode]*tree.Inode{})
+}
+
+// dest resolves the destination's links. The inode is nil if there is nothing yet.
+func (c *copier) dest() (string, *tree.Inode, error) {
+	p, ino, err := c.edit.Resolve(c.req.Dest, true)
+	if errors.Is(err, tree.ErrNotDir) {
+		return "", nil, fmt.Errorf("cannot copy to non-directory: %s", c.req.Dest)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	if c.toDir && ino != nil && ino.Type != tree.Dir {
+		return "", nil, fmt.Errorf("cannot copy to non-directory: %s", c.req.Dest)
+	}
+	return p, ino, nil
+}
+
+// directory copies what is in a directory.
+func (c *copier) directory(src *tree.Inode) error {
+	p, old, err := c.dest()
+	if err != nil {
+		return err
+	}
+	if old != nil && old.Type != tree.Dir {
+		return fmt.Errorf("cannot copy to non-directory: %s", c.req.Dest)
+	}
+	if err := c.mkdirAll(p); err != nil {
+		return err
+	}
+	if p != "" {
+		m := c.edit.Lookup(p).Meta
+		m.MTime = c.req.Times.Of(src.MTime)
+		if err := c.edit.SetMeta(p, m); err != nil {
+			return err
+		}
+	}
+	return c.children(p, src, map[*tree.Inode]*tree.Inode{})
+}
+
+func (c *copier) children(p string, src *tree.Inode, links map[*tree.Inode]*tree.Inode) error {
+	entries, err := src.Entries()
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := c.put(path.Join(p, e.Name), e.Inode, links); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put copies one inode to a physical path, directories with all below them. links keeps hard links within one source.
+func (c *copier) put(p string, src *tree.Inode, links map[*tree.Inode]*tree.Inode) error {
+	old := c.edit.Lookup(p)
+	if src.Type == tree.Dir {
+		if old != nil && old.Type != tree.Dir {
+			return fmt.Errorf("cannot copy to non-directory: /%s", p)
+		}
+		if err := c.edit.Apply(tree.Change{Path: p, Inode: tree.NewDir(c.meta(src))}); err != nil {
+			return err
+		}
+		return c.children(p, src, links)
+	}
+	if old != nil && old.Type == tree.Dir {
+		return fmt.Errorf("cannot replace to directory /%s with file", p)
+	}
+	ino, err := c.inode(src, old, links)
+	if err != nil {
+		return err
+	}
+	return c.edit.Put(p, ino)
+}
+
+// inode is the copy of src: the old inode of the path if it is just that, src itself if nothing differs.
+func (c *copier) inode(src, old *tree.Inode, links map[*tree.Inode]*tree.Inode) (*tree.Inode, error) {
+	if ino := links[src]; ino != nil {
+		return ino, nil
+	}
+	ino := src.With(c.meta(src))
+	if src.Shared {
+		ino.Shared = true
+		links[src] = ino
+		return ino, nil
+	}
+	if old != nil && old.SameMeta(ino) && old.MTime == ino.MTime {
+		same, err := tree.SameContent(old, ino)
+		if err != nil || same {
+			return old, err
+		}
+	}
+	if src.SameMeta(ino) && src.MTime == ino.MTime {
+		return src, nil
+	}
+	return ino, nil
+}
+
+// mkdirAll makes the missing directories up to p, which is physical.
+func (c *copier) mkdirAll(p string) error {
+	done := ""
+	for part := range strings.SplitSeq(p, "/") {
+		if part == "" {
+			continue
+		}
+		done = path.Join(done, part)
+		if old := c.edit.Lookup(done); old != nil {
+			if old.Type != tree.Dir {
+				return fmt.Errorf("cannot copy to non-directory: /%s", done)
+			}
+			continue
+		}
+		m := tree.Meta{Mode: c.chmod.made(), UID: c.uid, GID: c.gid, MTime: c.req.Times.Now()}
+		if err := c.edit.Put(done, tree.NewDir(m)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// archive unpacks into the destination, which is always a directory. Modes and times are the archive's.
+func (c *copier) archive(src *tree.Tree) error {
+	p, old, err := c.dest()
+	if err != nil {
+		return err
+	}
+	if old != nil && old.Type != tree.Dir {
+		return fmt.Errorf("cannot copy to non-directory: %s", c.req.Dest)
+	}
+	inner := *c
+	inner.chmod = nil
+	if err := inner.mkdirAll(p); err != nil {
+		return err
+	}
+	links := map[*tree.Inode]*tree.Inode{}
+	return inner.unpack(p, src.Root(), links)
+}
+
+// unpack is put for archives, which may replace a file by a directory and the other way round.
+func (c *copier) unpack(p string, dir *tree.Inode, links map[*tree.Inode]*tree.Inode) error {
+	entries, err := dir.Entries()
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		child := path.Join(p, e.Name)
+		old := c.edit.Lookup(child)
+		if old != nil && (old.Type == tree.Dir) != (e.Inode.Type == tree.Dir) {
+			if err := c.edit.Remove(child); err != nil {
+				return err
+			}
+		}
+		if e.Inode.Type != tree.Dir {
+			if err := c.put(child, e.Inode, links); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := c.edit.Apply(tree.Change{Path: child, Inode: tree.NewDir(c.meta(e.Inode))}); err != nil {
+			return err
+		}
+		if err := c.unpack(child, e.Inode, links); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func parent(p string) string {
+	if i := strings.LastIndexByte(p, '/'); i >= 0 {
+		return p[:i]
+	}
+	return ""
+}

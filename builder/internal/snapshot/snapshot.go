@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package snapshot finds what a RUN changed in a root on disk.
+//
+// There are two ways, with the same result: Upper reads the upper directory of an
+// overlay mount, so that the cost is that of the changes; Walk compares the state of
+// every path (inode number and change time, which nobody can set back) with the
+// state that was recorded before the RUN. A path that did not change keeps its
+// inode in the Tree, with all that the pod could not apply on disk. No process of
+// the RUN may be alive.
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sort"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/dirfd"
+	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
+)
+
+// Options of a snapshot.
+type Options struct {
+	Times tree.Times
+	// Skipped are paths whose owner could not be applied when they were unpacked: they keep the owner that the
+	// Tree has for them, unless RUN gave them another.
+	Skipped map[string]bool
+}
+
+// scanner turns what is on disk into inodes of the Tree.
+type scanner struct {
+	opts Options
+	root *os.File
+	prev *tree.Tree
+	edit *tree.Editor
+	// linked finds the further names of an inode; only files with several are in it.
+	linked map[uint64]*tree.Inode
+}
+
+func newScanner(root *os.File, prev *tree.Tree, o Options) *scanner {
+	return &scanner{opts: o, root: root, prev: prev, edit: prev.Edit(), linked: map[uint64]*tree.Inode{}}
+}
+
+// meta is the metadata on disk, or the Tree's where it could not be applied.
+func (s *scanner) meta(p string, st *unix.Stat_t, old *tree.Inode) tree.Meta {
+	m := tree.Meta{
+		Mode:  uint16(st.Mode & 0o7777),
+		UID:   st.Uid,
+		GID:   st.Gid,
+		MTime: s.opts.Times.Of(st.Mtim.Sec),
+	}
+	if old != nil && s.opts.Skipped[p] && int(st.Uid) == os.Geteuid() && int(st.Gid) == os.Getegid() {
+		m.UID, m.GID = old.UID, old.GID
+	}
+	return m
+}
+
+// inode is the path on disk as an inode; nil for a socket, which no layer can hold. old is what
+// the Tree has there, or nil; it is returned itself if nothing differs.
+func (s *scanner) inode(dir *os.File, name, p string, st *unix.Stat_t, old *tree.Inode) (*tree.Inode, error) {
+	m := s.meta(p, st, old)
+	var ino *tree.Inode
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return s.file(dir, name, p, st, m, old)
+	case unix.S_IFLNK:
+		target, err := readlink(dir, name)
+		if err != nil {
+			return nil, err
+		}
+		ino = tree.NewSymlink(m, target)
+	case unix.S_IFCHR:
+		ino = tree.NewDevice(tree.CharDevice, m, unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	case unix.S_IFBLK:
+		ino = tree.NewDevice(tree.BlockDevice, m, unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	case unix.S_IFIFO:
+		ino = tree.NewFifo(m)
+	case unix.S_IFSOCK:
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("/%s: unknown type of file %o", p, st.Mode)
+	}
+	if old != nil && old.SameMeta(ino) && old.MTime == ino.MTime {
+		return old, nil
+	}
+	return ino, nil
+}
+
+func (s *scanner) file(dir *os.File, name, p string, st *unix.Stat_t, m tree.Meta, old *tree.Inode) (*tree.Inode, error) {
+	if ino := s.linked[st.Ino]; ino != nil && st.Nlink > 1 {
+		return ino, nil
+	}
+	var err error
+	if m.Xattrs, err = capability(dir, name); err != nil {
+		return nil, err
+	}
+	c := &rootFile{root: s.root, path: p, size: st.Size, mtime: st.Mtim}
+	ino := tree.NewFile(m, st.Size, c)
+	ino.Shared = st.Nlink > 1
+	if old != nil && old.SameMeta(ino) && old.MTime == ino.MTime {
+		// An overlay copies a file up when it is opened for writing, and a time can be set back: only the
+		// bytes tell.
+		same, err := tree.SameContent(old, ino)
+		if err != nil {
+			return nil, err
+		}
+		if same {
+			ino = old
+		}
+	}
+	if st.Nlink > 1 {
+		s.linked[st.Ino] = ino
+	}
+	return ino, nil
+}
+
+// capability reads the one extended attribute that a layer of a RUN holds.
+func capability(dir *os.File, name string) (map[string]string, error) {
+	const attr = "security.capability"
+	buf := make([]byte, 64)
+	n, err := unix.Lgetxattr(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name), attr, buf)
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "getxattr", Path: name, Err: err}
+	}
+	return map[string]string{attr: string(buf[:n])}, nil
+}
+
+func readlink(dir *os.File, name string) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(dir.Fd()), name, buf)
+	if err != nil {
+		return "", &fs.PathError{Op: "readlink", Path: name, Err: err}
+	}
+	return string(buf[:n]), nil
+}
+
+// rootFile is the content of a file in a root on disk.
+type rootFile struct {
+	root  *os.File
+	path  string
+	size  int64
+	mtime unix.Timespec
+}
+
+// Open implements tree.Content. A file that is not the one that was found by the snapshot is an error.
+func (c *rootFile) Open() (io.ReadCloser, error) {
+	f, err := dirfd.Open(c.root, c.path, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != c.size || st.Mtim != c.mtime {
+		return nil, errors.Join(&fs.PathError{Op: "open", Path: "/" + c.path, Err: errors.New("the file changed after the snapshot")}, f.Close())
+	}
+	return f, nil
+}
+
+// names lists a directory in byte order.
+func names(d *os.File) ([]string, error) {
+	list, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	sort.Strings(list)
+	return list, nil
+}
