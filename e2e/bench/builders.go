@@ -72,8 +72,10 @@ func buildkit(daemon, client, runtime string) builder {
 			return nil, nil, err
 		}
 		address := "unix://" + filepath.Join(j.state, "sock")
-		args := []string{"--frontend", "dockerfile.v0", "--progress", "plain", "--local", "context=" + j.buildDir, "--local", "dockerfile=" + j.buildDir,
-			"--output", "type=image,push=true,registry.insecure=true,name=" + j.destination}
+		args := []string{
+			"--frontend", "dockerfile.v0", "--progress", "plain", "--local", "context=" + j.buildDir, "--local", "dockerfile=" + j.buildDir,
+			"--output", "type=image,push=true,registry.insecure=true,name=" + j.destination,
+		}
 		for _, pair := range pairs(j.arguments) {
 			args = append(args, "--opt", "build-arg:"+pair)
 		}
@@ -137,7 +139,7 @@ func buildah(program, version string) builder {
 
 // tool asks the tools cache for a program that is compiled from source; .ci/tool says so when that takes a while.
 func tool(ctx context.Context, name string) (string, error) {
-	cmd := exec.CommandContext(ctx, ".ci/tool", name) //nolint:gosec // one of three names
+	cmd := exec.CommandContext(ctx, ".ci/tool", name)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -41,7 +41,7 @@ func measure(ctx context.Context, group *cgroup.Group, argv, env []string, limit
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // the builders' commands
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = env, log, log, 10*time.Second
 	start := time.Now()
 	if err := cmd.Start(); err != nil {
@@ -69,7 +69,7 @@ func measure(ctx context.Context, group *cgroup.Group, argv, env []string, limit
 		return c, err
 	}
 	if left := group.PIDs(); len(left) > 0 {
-		fmt.Fprintf(log, "bench: %d processes outlived the build\n", len(left)) //nolint:errcheck // a log
+		fmt.Fprintf(log, "bench: %d processes outlived the build\n", len(left))
 	}
 	return c, group.Kill()
 }

@@ -17,7 +17,7 @@ func TestGroupSeesWhatItsCommandStarted(t *testing.T) {
 	}
 	t.Cleanup(g.Remove)
 	argv := g.Wrap([]string{"sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; sleep 300 >/dev/null 2>&1 &"})
-	if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil { //nolint:gosec,noctx // arguments above; ends by itself
+	if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if n := len(g.PIDs()); n != 1 {

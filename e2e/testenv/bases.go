@@ -41,21 +41,23 @@ func Busybox(ctx context.Context) (v1.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("busybox base: %w (on Debian as root: e2e/packages.sh)", err)
 	}
-	binary, err := os.ReadFile(program) //nolint:gosec // the machine's own program
+	binary, err := os.ReadFile(program)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, appletsLimit)
 	defer cancel()
-	applets, err := exec.CommandContext(ctx, program, "--list").Output() //nolint:gosec // the machine's own program
+	applets, err := exec.CommandContext(ctx, program, "--list").Output()
 	if err != nil {
 		return nil, fmt.Errorf("busybox base: %w", err)
 	}
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	entries := []tar.Header{
-		{Name: "bin/", Typeflag: tar.TypeDir, Mode: 0o755}, {Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755},
-		{Name: "root/", Typeflag: tar.TypeDir, Mode: 0o700}, {Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777},
+		{Name: "bin/", Typeflag: tar.TypeDir, Mode: 0o755},
+		{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755},
+		{Name: "root/", Typeflag: tar.TypeDir, Mode: 0o700},
+		{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777},
 		{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(binary))},
 	}
 	for name := range strings.FieldsSeq(string(applets)) {
@@ -121,7 +123,7 @@ func DebianTree(ctx context.Context, include ...string) (string, error) {
 	if len(include) > 0 {
 		args = append(args, "--include="+strings.Join(include, ","))
 	}
-	cmd := exec.CommandContext(ctx, "mmdebstrap", append(args, Suite, "-")...) //nolint:gosec // package names of the callers
+	cmd := exec.CommandContext(ctx, "mmdebstrap", append(args, Suite, "-")...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := gzipTo(name, cmd); err != nil {
@@ -146,7 +148,7 @@ func gzipTo(name string, cmd *exec.Cmd) (err error) {
 	if err = errors.Join(err, w.Close(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Chmod(f.Name(), 0o644); err != nil { //nolint:gosec // a shared cache of public things
+	if err := os.Chmod(f.Name(), 0o644); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), name)

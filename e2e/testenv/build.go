@@ -50,7 +50,7 @@ type Outcome struct {
 }
 
 // Run starts the binary and waits for its end. Only what keeps it from starting, or an end that does not come, fails the test.
-func (b Build) Run(t testing.TB) Outcome {
+func (b Build) Run(t *testing.T) Outcome {
 	t.Helper()
 	own := Dir(t)
 	env := map[string]string{
@@ -58,7 +58,7 @@ func (b Build) Run(t testing.TB) Outcome {
 		"KANIKO_DIR": filepath.Join(own, "dir"), "KANIKO_RESULTS_DIR": filepath.Join(own, "results"),
 	}
 	for _, dir := range []string{env["TMPDIR"], env["KANIKO_DIR"], env["KANIKO_RESULTS_DIR"]} {
-		if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // as a pod's volume
+		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Chown(dir, b.Situation.UID, b.Situation.UID); err != nil {
@@ -75,7 +75,7 @@ func (b Build) Run(t testing.TB) Outcome {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), buildLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // the test's own arguments
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir, cmd.SysProcAttr, cmd.WaitDelay = b.Dir, attr, 5*time.Second
 	if cmd.Dir == "" {
 		cmd.Dir = own
@@ -111,7 +111,7 @@ func (b Build) Run(t testing.TB) Outcome {
 // groups numbers the control groups of one test process.
 var groups atomic.Int64 //nolint:gochecknoglobals // a name must be unique in the process
 
-func newGroup(t testing.TB) *cgroup.Group {
+func newGroup(t *testing.T) *cgroup.Group {
 	t.Helper()
 	g, err := cgroup.New(fmt.Sprintf("kaniko-go-e2e-%d-%d", os.Getpid(), groups.Add(1)))
 	if err != nil {
@@ -148,7 +148,7 @@ func below(dir string) []string {
 	return left
 }
 
-func readFiles(t testing.TB, dir string) map[string]string {
+func readFiles(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
 	entries, err := os.ReadDir(dir)
@@ -156,7 +156,7 @@ func readFiles(t testing.TB, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		b, err := os.ReadFile(filepath.Join(dir, e.Name())) //nolint:gosec // the test's own directory
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,12 +197,12 @@ func (w *watcher) sinceMatch() time.Duration {
 
 // Compile builds the binary as `make build` does and returns its path, or the one that KANIKO_GO_BINARY names.
 func Compile(ctx context.Context, dir string) (string, error) {
-	if given := os.Getenv("KANIKO_GO_BINARY"); given != "" { //nolint:forbidigo // the tests' own variable
+	if given := os.Getenv("KANIKO_GO_BINARY"); given != "" {
 		return filepath.Abs(given)
 	}
 	binary := filepath.Join(dir, "kaniko-go")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary, "github.com/kaniko-go/kaniko-go/step") //nolint:gosec // constant but for the path
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")                                                                                                       //nolint:forbidigo // the compiler runs as the caller would
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary, "github.com/kaniko-go/kaniko-go/step")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("compiling kaniko-go: %w\n%s", err, out)
 	}

@@ -17,7 +17,7 @@ import (
 const clientLimit = 2 * time.Minute
 
 // Skopeo runs skopeo without signature policy and returns what it printed.
-func Skopeo(t testing.TB, args ...string) string {
+func Skopeo(t *testing.T, args ...string) string {
 	t.Helper()
 	Need(t, "skopeo")
 	return command(t, "", "skopeo", append([]string{"--insecure-policy"}, args...)...)
@@ -26,7 +26,7 @@ func Skopeo(t testing.TB, args ...string) string {
 // RunImage pulls an image with skopeo, unpacks it with umoci and runs args in it with runc, as the image's configuration
 // says (user, environment, directory); it returns the standard output and error. Without args the image's own entry point
 // and command run.
-func RunImage(t testing.TB, reference string, args ...string) string {
+func RunImage(t *testing.T, reference string, args ...string) string {
 	t.Helper()
 	NeedRoot(t)
 	Need(t, "skopeo", "umoci", "runc")
@@ -39,9 +39,9 @@ func RunImage(t testing.TB, reference string, args ...string) string {
 }
 
 // editRuntimeConfig takes away the terminal that umoci asks for, and sets the arguments.
-func editRuntimeConfig(t testing.TB, name string, args []string) {
+func editRuntimeConfig(t *testing.T, name string, args []string) {
 	t.Helper()
-	b, err := os.ReadFile(name) //nolint:gosec // the test's own directory
+	b, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,11 +65,11 @@ func editRuntimeConfig(t testing.TB, name string, args []string) {
 	}
 }
 
-func command(t testing.TB, dir, name string, args ...string) string {
+func command(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), clientLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // the test's own arguments
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.WaitDelay = dir, 5*time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -80,11 +80,11 @@ func command(t testing.TB, dir, name string, args ...string) string {
 
 // Debs returns the .deb files that Debian's image needs for some packages and does not have. They are downloaded once and
 // kept under CacheDir.
-func Debs(ctx context.Context, t testing.TB, packages ...string) []string {
+func Debs(t *testing.T, packages ...string) []string {
 	t.Helper()
 	NeedRoot(t)
 	Need(t, "apt-get", "mmdebstrap", "tar")
-	tree, err := DebianTree(ctx)
+	tree, err := DebianTree(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func Debs(ctx context.Context, t testing.TB, packages ...string) []string {
 	work := Dir(t)
 	command(t, work, "tar", "-xzf", tree, "./var/lib/dpkg/status")
 	for _, sub := range []string{"archives/partial", "lists"} {
-		if err := os.MkdirAll(filepath.Join(work, sub), 0o755); err != nil { //nolint:gosec // apt drops its privileges
+		if err := os.MkdirAll(filepath.Join(work, sub), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

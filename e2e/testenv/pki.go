@@ -56,5 +56,5 @@ func signTo(name string, certificate, authority *x509.Certificate, public *ecdsa
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644) //nolint:gosec // a public certificate
+	return os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
 }

@@ -49,7 +49,7 @@ func StartRegistry(ctx context.Context, dir string, o RegistryOptions) (*Registr
 	if err != nil {
 		return nil, fmt.Errorf("distribution registry: %w", err)
 	}
-	r.cmd = exec.CommandContext(ctx, program, "serve", config) //nolint:gosec // the path is the machine's own
+	r.cmd = exec.CommandContext(ctx, program, "serve", config)
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := r.cmd.StderrPipe()
 	if err != nil {
@@ -78,7 +78,7 @@ func (r *Registry) Files(pattern string) ([]string, error) {
 }
 
 func (r *Registry) configure(dir string, o RegistryOptions) (string, error) {
-	if err := os.MkdirAll(r.root, 0o755); err != nil { //nolint:gosec // test data
+	if err := os.MkdirAll(r.root, 0o755); err != nil {
 		return "", err
 	}
 	text := fmt.Sprintf("version: 0.1\nlog: {level: info, accesslog: {disabled: true}}\nstorage:\n  filesystem: {rootdirectory: %q}\n  delete: {enabled: true}\n  cache: {blobdescriptor: inmemory}\n", r.root)
@@ -136,7 +136,7 @@ func (r *Registry) await(log io.Reader) error {
 }
 
 // NewRegistry is StartRegistry for a test: a missing program skips it, and the server ends with it.
-func NewRegistry(t testing.TB, o RegistryOptions) *Registry {
+func NewRegistry(t *testing.T, o RegistryOptions) *Registry {
 	t.Helper()
 	Need(t, "docker-registry")
 	r, err := StartRegistry(context.Background(), Dir(t), o)

@@ -59,7 +59,7 @@ func Restricted() Situation {
 }
 
 // command wraps argv so that it starts in the situation. Files that it needs go below dir.
-func (s Situation) command(t testing.TB, dir string, argv []string) ([]string, *syscall.SysProcAttr) {
+func (s Situation) command(t *testing.T, dir string, argv []string) ([]string, *syscall.SysProcAttr) {
 	t.Helper()
 	attr := &syscall.SysProcAttr{}
 	if s.UID != 0 || s.capabilities != "" {
@@ -92,7 +92,7 @@ func (s Situation) command(t testing.TB, dir string, argv []string) ([]string, *
 	return argv, attr
 }
 
-func accountScript(t testing.TB, dir string, uid int) string {
+func accountScript(t *testing.T, dir string, uid int) string {
 	t.Helper()
 	passwd, err := os.ReadFile("/etc/passwd")
 	if err != nil {
@@ -106,7 +106,7 @@ func accountScript(t testing.TB, dir string, uid int) string {
 	var script strings.Builder
 	for name, text := range files {
 		source, target := filepath.Join(dir, name), filepath.Join("/etc", name)
-		if err := os.WriteFile(source, []byte(text), 0o644); err != nil { //nolint:gosec // account files are world-readable
+		if err := os.WriteFile(source, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat(target); err != nil {
@@ -133,7 +133,7 @@ func Dispatch() {
 		if !filepath.IsAbs(path) {
 			path = "/usr/bin/" + path
 		}
-		err = syscall.Exec(path, os.Args[2:], os.Environ()) //nolint:gosec,forbidigo // it becomes what the test asked for, with the environment it gave
+		err = syscall.Exec(path, os.Args[2:], os.Environ()) //nolint:gosec // it becomes what the test asked for, with the environment it gave
 	}
 	fmt.Fprintln(os.Stderr, "e2e:", err)
 	os.Exit(125)

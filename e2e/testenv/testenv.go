@@ -16,7 +16,7 @@ import (
 )
 
 // Need skips the test when a program is missing, with a reason that says how to get it.
-func Need(t testing.TB, programs ...string) {
+func Need(t *testing.T, programs ...string) {
 	t.Helper()
 	var missing []string
 	for _, p := range programs {
@@ -30,7 +30,7 @@ func Need(t testing.TB, programs ...string) {
 }
 
 // NeedRoot skips the test when it does not run as root of this machine.
-func NeedRoot(t testing.TB) {
+func NeedRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it starts the builder as different users, or makes a file system tree with several owners")
@@ -38,9 +38,9 @@ func NeedRoot(t testing.TB) {
 }
 
 // Dir makes a directory that any user may enter (unlike t.TempDir) and removes it, whoever owns what is in it.
-func Dir(t testing.TB) string {
+func Dir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kaniko-go-e2e-")
+	dir, err := os.MkdirTemp("", "kaniko-go-e2e-") //nolint:usetesting // t.TempDir is closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func Dir(t testing.TB) string {
 			t.Errorf("something is left below %s: %v", dir, err)
 		}
 	})
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // other users must be able to enter it
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -62,5 +62,5 @@ func CacheDir(elements ...string) (string, error) {
 		cache = filepath.Join(os.TempDir(), fmt.Sprintf("cache-%d", os.Getuid()))
 	}
 	dir := filepath.Join(append([]string{cache, "kaniko-go"}, elements...)...)
-	return dir, os.MkdirAll(dir, 0o755) //nolint:gosec // a shared cache of public things
+	return dir, os.MkdirAll(dir, 0o755)
 }

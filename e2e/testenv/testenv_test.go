@@ -39,7 +39,7 @@ func TestRunImage(t *testing.T) {
 
 func TestRegistryAsksForPassword(t *testing.T) {
 	registry := NewRegistry(t, RegistryOptions{TLS: true, User: "u", Password: "p"})
-	if _, err := http.Get("https://" + registry.Host + "/v2/"); err == nil || !strings.Contains(err.Error(), "certificate") { //nolint:noctx,bodyclose // it fails
+	if _, err := http.Get("https://" + registry.Host + "/v2/"); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a client that does not know the authority: %v", err)
 	}
 	if _, err := os.Stat(registry.CA); err != nil {
@@ -54,7 +54,7 @@ func TestSituations(t *testing.T) {
 	script := filepath.Join(Dir(t), "probe")
 	probe := "#!/bin/sh\nid -u >&2\ngrep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status | tr -d '\\t' >&2\nunshare -U true 2>/dev/null && echo userns >&2\ngrep -c e2ebuilder /etc/subuid >&2\n" +
 		"echo ok >$KANIKO_RESULTS_DIR/r; touch $TMPDIR/left; sleep 300 >/dev/null 2>&1 </dev/null &\nexit 7\n"
-	if err := os.WriteFile(script, []byte(probe), 0o755); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(script, []byte(probe), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {

@@ -1,0 +1,52 @@
+# kaniko-go. `make` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 30s
+TESTFLAGS ?=
+# In CI nothing may be skipped: make test NOSKIP=-no-skip
+NOSKIP ?=
+
+.PHONY: help build test lint generate golden fuzz e2e bench demo clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## the static binary, bin/kaniko-go
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/kaniko-go ./step
+
+test: build ## all tests; what this machine cannot do is skipped with the reason
+	e2e/packages.sh
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -json -timeout 15m $(TESTFLAGS) ./... | go run ./e2e/report $(NOSKIP)
+
+e2e: build ## only the tests of the built binary
+	e2e/packages.sh
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -json -count=1 -timeout 15m $(TESTFLAGS) ./e2e/... | go run ./e2e/report $(NOSKIP)
+
+lint: ## gofmt, go vet, golangci-lint (compiled once, at a pinned version)
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmted: $$unformatted" >&2; exit 1; }
+	go vet ./...
+	"$$(.ci/tool golangci-lint)" run ./...
+
+generate: ## everything that is generated from the configuration
+	go generate ./...
+
+golden: ## rewrite the expected plans and texts; look at the diff
+	go test ./builder/internal/plan -update
+
+fuzz: ## every fuzz target for FUZZTIME each
+	@go list -f '{{.Dir}}' ./... | while read -r d; do \
+	  for t in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$d"/*_test.go 2>/dev/null | cut -d' ' -f2); do \
+	    echo "$$d $$t"; go test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) "$$d"; done; done
+
+bench: build ## compare with BuildKit and buildah (root, half an hour); writes docs/benchmarks.md
+	e2e/packages.sh
+	go run ./e2e/bench -o docs/benchmarks.md $(BENCHFLAGS)
+
+demo: build ## build and push an example; needs nothing but Go
+	go run ./e2e/demo
+
+clean: ## remove what make made here
+	rm -rf bin dist

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# packages.sh: installs what the end-to-end tests use and this machine does not have yet, by Debian package name.
+# Does nothing, and says so, where it is not root on a Debian with apt-get: there the tests skip what they cannot do.
+set -euo pipefail
+
+wanted=(buildah busybox-static docker-registry mmdebstrap runc skopeo uidmap umoci util-linux)
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "packages: not root on Debian; the tests that need ${wanted[*]} skip where they are missing" >&2
+  exit 0
+fi
+missing=()
+for package in "${wanted[@]}"; do
+  dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+limit=600
+export DEBIAN_FRONTEND=noninteractive
+echo "packages: installing ${missing[*]} (each attempt at most ${limit}s)" >&2
+for attempt in 1 2 3; do
+  if timeout "$limit" apt-get -q update >/dev/null && timeout "$limit" apt-get -q -y install --no-install-recommends "${missing[@]}" >/dev/null; then
+    exit 0
+  fi
+  echo "packages: attempt $attempt failed" >&2
+  sleep $((attempt * 5))
+done
+echo "packages: could not install ${missing[*]}" >&2
+exit 1
