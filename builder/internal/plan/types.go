@@ -32,6 +32,9 @@ type Plan struct {
 	Target *Stage
 	// Warnings are build checks that fired, in order of line.
 	Warnings []Warning
+	// Epoch is the SOURCE_DATE_EPOCH in force, from the build argument, from
+	// Request or from a global ARG; nil for none.
+	Epoch *time.Time
 }
 
 // Warning is one build check that fired.
@@ -63,8 +66,10 @@ type Stage struct {
 	Instructions []*Instruction
 	// Total is the m of the [n/m] that people see: FROM, RUN, COPY, ADD and WORKDIR count.
 	Total int
-	// Config is the configuration after the last instruction. Its History holds
-	// the base's entries only; each Instruction carries its own.
+	// Config is the configuration after the last instruction. Its History and
+	// RootFS are those of the image at the bottom of the chain of stages; each
+	// Instruction, of this stage and of those below it, carries its own entry.
+	// Created is nil.
 	Config dockerspec.DockerOCIImage
 }
 
@@ -124,17 +129,18 @@ type Copy struct {
 	Add bool
 	// From is nil for the build context.
 	From *Source
-	// Sources are paths with wildcards, expanded; relative to the root of the source. Files are
-	// heredocs, in the place that Order gives them.
+	// Sources are paths with wildcards, expanded, cleaned and relative to the root of the source
+	// ("." for the root itself; never beginning with "../"). Files are heredocs, which come after the Sources
+	// whatever their order in the line.
 	Sources []string
 	Files   []Inline
 	// Dest is absolute (joined with WORKDIR) and keeps the trailing slash or "/." that makes it a directory.
 	Dest string
-	// Chown and Chmod are expanded, "" when absent.
+	// Chown and Chmod are expanded, "" when absent. Chmod is valid: octal up to 07777, or symbolic.
 	Chown, Chmod string
 }
 
-// Inline is a file given in the Dockerfile as a heredoc.
+// Inline is a file given in the Dockerfile as a heredoc. Name is a single path element.
 type Inline struct {
 	Name string
 	Data string

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
+)
+
+const scratch = "scratch"
+
+// node is a stage, or an image that COPY --from names, while the plan is made.
+type node struct {
+	// index is the position among the stages, -1 for an image.
+	index    int
+	name     string
+	baseName string
+	location []parser.Range
+	comments []string
+	// base is the stage that FROM names; else ref is the image, "" for scratch.
+	base *node
+	ref  string
+	// platform is nil unless FROM says --platform.
+	platform  *ocispec.Platform
+	declared  []instructions.Command
+	commands  []command
+	image     *Image
+	triggered bool
+	// stage and state are set once the stage is planned.
+	stage *Stage
+	state *stageState
+}
+
+// command is an instruction and the node that it copies from.
+type command struct {
+	instructions.Command
+	from    *node
+	onBuild bool
+}
+
+// buildGraph makes a node of every stage and links COPY --from to the nodes.
+// Names are expanded in all stages, reached or not: they are syntax.
+func (p *planner) buildGraph() error {
+	for i, stage := range p.file.Stages {
+		n, err := p.newNode(i, stage)
+		if err != nil {
+			return p.file.Wrap(stage.Location, err)
+		}
+		p.nodes = append(p.nodes, n)
+		if stage.Name != "" {
+			p.byName[strings.ToLower(stage.Name)] = n
+		}
+	}
+	for _, n := range p.nodes {
+		for _, cmd := range n.declared {
+			linked, err := p.link(cmd)
+			if err != nil {
+				return p.file.Wrap(cmd.Location(), err)
+			}
+			n.commands = append(n.commands, linked)
+		}
+	}
+	return p.checkCycles()
+}
+
+func (p *planner) newNode(index int, stage instructions.Stage) (*node, error) {
+	n := &node{
+		index:    index,
+		name:     stage.Name,
+		location: stage.Location,
+		comments: stage.Comments,
+		declared: stage.Commands,
+	}
+	if n.name == "" {
+		n.name = fmt.Sprintf("stage-%d", index)
+	}
+	base, err := p.expander.Word(stage.BaseName, p.global)
+	if err != nil {
+		return nil, err
+	}
+	if base.Text == "" {
+		return nil, p.suggestArg(fmt.Errorf("base name (%s) should not be blank", stage.BaseName), base)
+	}
+	n.baseName = base.Text
+	if stage.Platform != "" {
+		if n.platform, err = p.stagePlatform(stage.Platform); err != nil {
+			return nil, err
+		}
+	}
+	// Only stages above count: a name further down is an image's here.
+	n.base = p.byName[n.baseName]
+	if n.base == nil {
+		n.ref, err = imageRef(n.baseName)
+	}
+	return n, err
+}
+
+func (p *planner) stagePlatform(expression string) (*ocispec.Platform, error) {
+	expanded, err := p.expander.Word(expression, p.global)
+	if err != nil {
+		return nil, fmt.Errorf("failed to process arguments for platform %s: %w", expression, err)
+	}
+	if expanded.Text == "" {
+		return nil, p.suggestArg(fmt.Errorf("empty platform value from expression %s", expression), expanded)
+	}
+	platform, err := platforms.Parse(expanded.Text)
+	if err != nil {
+		return nil, p.suggestArg(fmt.Errorf("failed to parse platform %s: %w", expression, err), expanded)
+	}
+	return &platform, nil
+}
+
+// suggestArg suggests a global argument for the first one that was not found.
+func (p *planner) suggestArg(err error, expanded dockerfile.Expansion) error {
+	if len(expanded.Undefined) == 0 {
+		return err
+	}
+	return didYouMean(err, expanded.Undefined[0], p.global.Keys())
+}
+
+// imageRef completes an image name: "alpine" is docker.io/library/alpine:latest.
+func imageRef(name string) (string, error) {
+	if name == scratch {
+		return "", nil
+	}
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", fmt.Errorf("failed to parse stage name %q: %w", name, err)
+	}
+	return reference.TagNameOnly(named).String(), nil
+}
+
+// link finds what an instruction copies from.
+func (p *planner) link(cmd instructions.Command) (command, error) {
+	linked := command{Command: cmd}
+	c, ok := cmd.(*instructions.CopyCommand)
+	if !ok || c.From == "" {
+		return linked, nil
+	}
+	plain, err := p.expander.Word(c.From, &dockerfile.Env{})
+	if err != nil {
+		return linked, err
+	}
+	if plain.Text != c.From {
+		return linked, errors.New("variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround")
+	}
+	if index, err := strconv.Atoi(c.From); err == nil {
+		if index < 0 || index >= len(p.nodes) {
+			return linked, fmt.Errorf("invalid stage index %d", index)
+		}
+		linked.from = p.nodes[index]
+		return linked, nil
+	}
+	if linked.from = p.byName[strings.ToLower(c.From)]; linked.from == nil {
+		linked.from, err = p.foreignImage(c.From, cmd.Location())
+	}
+	return linked, err
+}
+
+func (p *planner) foreignImage(name string, location []parser.Range) (*node, error) {
+	if n, ok := p.foreign[name]; ok {
+		return n, nil
+	}
+	ref, err := imageRef(name)
+	if err != nil {
+		return nil, err
+	}
+	n := &node{index: -1, name: name, baseName: name, ref: ref, location: location}
+	p.foreign[name] = n
+	return n, nil
+}
+
+// checkCycles refuses stages that copy from each other in a circle, whether
+// they are needed or not. A circle that leads through FROM always has a COPY
+// from a later stage in it, which planning refuses.
+func (p *planner) checkCycles() error {
+	done := map[*node]bool{}
+	onPath := map[*node]bool{}
+	var visit func(n *node) *command
+	visit = func(n *node) *command {
+		if done[n] {
+			return nil
+		}
+		done[n], onPath[n] = true, true
+		for i := range n.commands {
+			from := n.commands[i].from
+			switch {
+			case from == nil:
+			case onPath[from]:
+				return &n.commands[i]
+			default:
+				if closing := visit(from); closing != nil {
+					return closing
+				}
+			}
+		}
+		delete(onPath, n)
+		return nil
+	}
+	for _, n := range p.nodes {
+		if closing := visit(n); closing != nil {
+			return p.file.Wrap(closing.Location(), fmt.Errorf("circular dependency detected on stage: %s", n.name))
+		}
+	}
+	return nil
+}
+
+// findTarget looks a stage up by name, else by index; the default is the last.
+func (p *planner) findTarget() (*node, error) {
+	target := p.req.Target
+	if target == "" {
+		return p.nodes[len(p.nodes)-1], nil
+	}
+	if n, ok := p.byName[strings.ToLower(target)]; ok {
+		return n, nil
+	}
+	if index, err := strconv.Atoi(target); err == nil && index >= 0 && index < len(p.nodes) {
+		return p.nodes[index], nil
+	}
+	err := fmt.Errorf("target stage %q could not be found", target)
+	return nil, p.file.Wrap(nil, didYouMean(err, target, p.stageNames()))
+}
+
+func (p *planner) stageNames() []string {
+	var names []string
+	for _, n := range p.nodes {
+		names = append(names, n.name)
+	}
+	return names
+}
+
+// reach adds a node and all that it needs.
+func reach(n *node, reached map[*node]bool) {
+	if n == nil || reached[n] {
+		return
+	}
+	reached[n] = true
+	reach(n.base, reached)
+	for _, cmd := range n.commands {
+		reach(cmd.from, reached)
+	}
+}
