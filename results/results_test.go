@@ -16,7 +16,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-var digest = v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("ab", 32)}
+func digest() v1.Hash { return v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("ab", 32)} }
 
 // read gives the files below dir, and fails for any that is not a plain file
 // with mode 0644.
@@ -46,7 +46,7 @@ func read(t *testing.T, dir string) map[string]string {
 
 func TestWrite(t *testing.T) {
 	const other = "localhost:5000/x"
-	d := digest.String()
+	d := digest().String()
 	tests := []struct {
 		name         string
 		destinations []string
@@ -88,7 +88,7 @@ func TestWrite(t *testing.T) {
 			if diff := cmp.Diff(map[string]string{}, read(t, dir)); diff != "" {
 				t.Errorf("the probe left files:\n%s", diff)
 			}
-			if err := o.Write(Image{digest, tt.destinations}); err != nil {
+			if err := o.Write(Image{digest(), tt.destinations}); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(tt.want, read(t, dir)); diff != "" {
@@ -136,7 +136,7 @@ func TestInTheWay(t *testing.T) {
 						t.Fatalf("left at start: %v, %v", entries, err)
 					}
 				}
-				if err := o.Write(Image{digest, []string{"r.example/a:1"}}); err != nil {
+				if err := o.Write(Image{digest(), []string{"r.example/a:1"}}); err != nil {
 					t.Fatal(err)
 				}
 				if got := read(t, dir)["IMAGE_URL"]; got != "r.example/a:1" {
@@ -160,7 +160,7 @@ func TestWriteLeavesAllOrNothing(t *testing.T) {
 	if err := o.RemoveStale(); err == nil || !strings.Contains(err.Error(), blocked) {
 		t.Errorf("RemoveStale: %v, want an error that names %s", err, blocked)
 	}
-	if err := o.Write(Image{digest, []string{"r.example/a:1"}}); err == nil || !strings.Contains(err.Error(), blocked) {
+	if err := o.Write(Image{digest(), []string{"r.example/a:1"}}); err == nil || !strings.Contains(err.Error(), blocked) {
 		t.Errorf("Write: %v, want an error that names %s", err, blocked)
 	}
 	if diff := cmp.Diff(map[string]string{}, read(t, dir)); diff != "" {
@@ -234,10 +234,10 @@ func TestMountPoint(t *testing.T) {
 	if err := o.Probe(); err != nil {
 		t.Fatal(err)
 	}
-	if err := o.Write(Image{Digest: digest}); err != nil {
+	if err := o.Write(Image{Digest: digest()}); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := os.ReadFile(source); err != nil || string(got) != digest.String() {
+	if got, err := os.ReadFile(source); err != nil || string(got) != digest().String() {
 		t.Errorf("got %q, %v", got, err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
