@@ -162,10 +162,14 @@ func checkChmod(text string) error {
 	}
 	_, err := mode.Parse(text)
 	var number *strconv.NumError
-	if errors.As(err, &number) {
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &number):
 		return notOctal
+	default:
+		return fmt.Errorf("invalid chmod parameter: '%v': %w", text, err)
 	}
-	return err
 }
 
 // joinDest makes a destination absolute and keeps the ending that says it is
@@ -243,6 +247,9 @@ func remoteKind(source string) (kind, article string) {
 
 // redact keeps a password in an address out of messages.
 func redact(source string) string {
+	if scpForm.MatchString(source) {
+		return source
+	}
 	u, err := url.Parse(source)
 	if err != nil {
 		return "(not a valid address)"

@@ -100,9 +100,11 @@ func (p *planner) newNode(index int, stage instructions.Stage) (*node, error) {
 	// Only stages above count: a name further down is an image's here.
 	n.base = p.byName[n.baseName]
 	if n.base == nil {
-		n.ref, err = imageRef(n.baseName)
+		if n.ref, err = imageRef(n.baseName); err != nil {
+			return nil, didYouMean(err, n.baseName, p.stageNames())
+		}
 	}
-	return n, err
+	return n, nil
 }
 
 func (p *planner) stagePlatform(expression string) (*ocispec.Platform, error) {

@@ -218,6 +218,9 @@ func (p *planner) parseTrigger(trigger string, from []parser.Range) (command, er
 		return command{}, errors.New("onbuild trigger should be a single expression")
 	}
 	instruction := tree.AST.Children[0]
+	if strings.EqualFold(instruction.Value, "from") {
+		return command{}, errors.New("FROM isn't allowed as an ONBUILD trigger")
+	}
 	if len(from) > 0 {
 		instruction.StartLine, instruction.EndLine = from[0].Start.Line, from[len(from)-1].End.Line
 	}
