@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"go.uber.org/zap"
+)
+
+// Options say how registries are reached. The zero value talks to public
+// registries anonymously. A host is written as in references, with its port when
+// it has one; docker.io and index.docker.io are the same.
+type Options struct {
+	DockerConfig string   // directory with config.json or .dockerconfigjson, or such a file; may be absent
+	AuthJSON     []byte   // content of DOCKER_AUTH_CONFIG; wins over the file
+	Sources      []Source // asked after both, in order
+
+	Insecure           bool     // plain http is allowed for pushing
+	InsecurePull       bool     // plain http is allowed for pulling
+	InsecureRegistries []string // hosts for which it is allowed for both
+
+	SkipTLSVerify           bool                  // for every host, redirects included
+	SkipTLSVerifyRegistries []string              // for these hosts
+	Certificates            map[string]string     // host -> PEM file of its authorities, beside the system's
+	ClientCerts             map[string]ClientCert // host -> what we show it
+	ExtraCAs                []string              // PEM files of authorities for every host
+	TokenRealms             []string              // token servers outside a registry's domain that may see its credentials
+
+	Mirrors             []string            // of Docker Hub: host or host/path, tried in order before it
+	Maps                map[string][]string // host -> mirrors of it, likewise
+	SkipDefaultFallback bool                // fail when all mirrors fail
+
+	Retries   int    // the most retries of one operation; 0: as many as the budget allows; negative: none
+	UserAgent string // begins the User-Agent header
+	Timing    Timing
+	Proxy     func(*http.Request) (*url.URL, error) // nil: by the environment, as everywhere in Go
+	Log       *zap.Logger                           // nil: silent
+	Progress  func(Event)                           // called concurrently, must be quick; nil: nobody asks
+}
+
+// Event is one report about a blob on its way.
+type Event struct {
+	Op          string // "pull", "push", "mount", "exists"
+	Digest      v1.Hash
+	Ref         string // repository it comes from or goes to
+	Done, Total int64  // compressed bytes; Done may fall when an upload starts again
+	Finished    bool   // the last report: all bytes moved and verified, or none had to
+}
+
+// Client talks to registries. It reads credentials and certificates once, keeps
+// connections and tokens, and gives the same answer for a reference as long as
+// it lives. It is safe for concurrent use.
+type Client struct {
+	o          Options
+	log        *zap.Logger
+	sources    []Source
+	hosts      *hosts
+	insecure   map[string]bool
+	realms     map[string]bool
+	ctx        context.Context //nolint:containedctx // the life of transfers through v1.Layer, which knows no context
+	cancel     context.CancelFunc
+	uploadSlot chan struct{}
+
+	sessions memo[sessionKey, *session]
+	tops     memo[string, *fetched]
+	images   memo[imageKey, *Image]
+	probes   memo[string, struct{}]
+	uploads  memo[blobKey, struct{}]
+
+	mu         sync.Mutex
+	holders    map[blobKeyOnHost]name.Repository // where on a host a blob is known to be
+	monolithic map[string]bool                   // hosts that do not know PATCH
+}
+
+type blobKeyOnHost struct {
+	host   string
+	digest v1.Hash
+}
+
+// parallelUploads keeps a few transfers busy without starving one another.
+const parallelUploads = 6
+
+// New reads the files that the options name; an error names the file.
+func New(o Options) (*Client, error) {
+	o.Timing = o.Timing.withDefaults()
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	hosts, err := newHosts(o)
+	if err != nil {
+		return nil, err
+	}
+	sources, helpers, err := credentialSources(o)
+	if err != nil {
+		return nil, err
+	}
+	if len(helpers) > 0 {
+		o.Log.Info("credential helpers in config.json are not run: " + strings.Join(helpers, ", "))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Client{
+		o: o, log: o.Log, sources: sources, hosts: hosts,
+		insecure: hostSet(o.InsecureRegistries), realms: hostSet(o.TokenRealms),
+		ctx: ctx, cancel: cancel,
+		uploadSlot: make(chan struct{}, parallelUploads),
+		holders:    map[blobKeyOnHost]name.Repository{},
+		monolithic: map[string]bool{},
+	}, nil
+}
+
+// Close ends every transfer that is under way through a v1.Layer of this client
+// and closes idle connections. It never fails.
+func (c *Client) Close() {
+	c.cancel()
+	c.hosts.closeIdle()
+}
+
+func (c *Client) newBudget() *budget {
+	t := c.o.Timing
+	return &budget{total: t.RetryBudget, connect: t.ConnectBudget, most: c.o.Retries, first: t.FirstDelay, cap: t.RetryAfterCap}
+}
+
+// direction is what a session is for; plain http is allowed by direction.
+type direction bool
+
+const (
+	pulling direction = false
+	pushing direction = true
+)
+
+// plain reports whether plain http is allowed to a host.
+func (c *Client) plain(host string, d direction) bool {
+	h := canonicalHost(host)
+	return isLoopback(h) || c.insecure[h] || (d == pushing && c.o.Insecure) || (d == pulling && c.o.InsecurePull)
+}
+
+type sessionKey struct {
+	repo      string
+	direction direction
+	mountFrom string // repository that the token must allow to read as well
+}
+
+// session is a logged-in way to one repository.
+type session struct {
+	client     *Client
+	repo       name.Repository
+	http       *http.Client
+	guard      *guard
+	credential string // name of its source
+}
+
+// session logs in to a repository, once for each purpose.
+func (c *Client) session(ctx context.Context, repo name.Repository, d direction, mountFrom string) (*session, error) {
+	key := sessionKey{repo.Name(), d, mountFrom}
+	return c.sessions.do(ctx, key, func() (*session, error) {
+		auth, source, err := resolve(ctx, c.sources, repo)
+		if err != nil {
+			return nil, err
+		}
+		g := &guard{
+			next:    &retrier{next: &watchdog{next: c.hosts, timing: c.o.Timing}, budget: c.newBudget, log: c.log},
+			home:    canonicalHost(repo.RegistryStr()),
+			plain:   c.plain(repo.RegistryStr(), d),
+			plainTo: func(host string) bool { return c.plain(host, d) },
+			realms:  c.realms,
+		}
+		scopes := []string{repo.Scope(transport.PullScope)}
+		if d == pushing {
+			scopes = []string{repo.Scope(transport.PushScope)}
+		}
+		if mountFrom != "" {
+			scopes = append(scopes, "repository:"+mountFrom+":pull")
+		}
+		inner := transport.NewUserAgent(g, c.o.UserAgent)
+		outer, err := transport.NewWithContext(ctx, repo.Registry, auth, inner, scopes)
+		if err != nil {
+			return nil, &loginError{err: err, credential: source}
+		}
+		return &session{
+			client:     c,
+			repo:       repo,
+			http:       &http.Client{Transport: outer, CheckRedirect: g.redirect},
+			guard:      g,
+			credential: source,
+		}, nil
+	})
+}
+
+// loginError keeps the origin of the credential with the failure of a login.
+type loginError struct {
+	err        error
+	credential string
+}
+
+func (e *loginError) Error() string { return e.err.Error() }
+func (e *loginError) Unwrap() error { return e.err }
+
+// url returns the address of something in the repository: "manifests", "blobs".
+func (s *session) url(kind, id string) *url.URL {
+	return &url.URL{
+		Scheme: s.repo.Scheme(), Host: s.repo.RegistryStr(),
+		Path: fmt.Sprintf("/v2/%s/%s/%s", s.repo.RepositoryStr(), kind, id),
+	}
+}
+
+// do sends a request without a body and accepts only the given statuses. The
+// caller closes the answer's body.
+func (s *session) do(ctx context.Context, method string, u *url.URL, header http.Header, allowed ...int) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	return s.send(req, allowed...)
+}
+
+func (s *session) send(req *http.Request, allowed ...int) (*http.Response, error) {
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return nil, unwrapURL(err)
+	}
+	if err := checkStatus(resp, allowed...); err != nil {
+		_ = resp.Body.Close()
+		return nil, err
+	}
+	return resp, nil
+}
+
+func (c *Client) report(e Event) {
+	if c.o.Progress != nil {
+		c.o.Progress(e)
+	}
+}

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"go.uber.org/zap"
+)
+
+type blobKey struct {
+	repo   string
+	digest v1.Hash
+}
+
+// CheckPush finds out early whether dest may be pushed to, by beginning an upload
+// and giving it up: a token alone does not prove the right to push. While the
+// network of a fresh pod comes up it waits.
+func (c *Client) CheckPush(ctx context.Context, dest string) error {
+	tag, err := c.parsePush("check push to", dest)
+	if err != nil {
+		return err
+	}
+	repo := tag.Repository
+	_, err = c.probes.do(ctx, repo.Name(), func() (struct{}, error) {
+		a := attempt{op: "check push to", ref: dest, host: repo.RegistryStr()}
+		s, err := c.session(ctx, repo, pushing, "")
+		if err != nil {
+			return struct{}{}, a.fail(ctx, err)
+		}
+		a.credential = s.credential
+		location, _, err := s.begin(ctx, v1.Hash{}, "")
+		if err != nil {
+			return struct{}{}, a.fail(ctx, err)
+		}
+		s.abandon(ctx, location)
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// Upload puts one blob into dest's repository, by the cheapest of: it is there
+// already, it is mounted from another repository of the same registry, it is
+// sent. Simultaneous and later calls for the same blob and repository do nothing
+// more. The layer must know its digest; its Compressed may be called several times.
+//
+// Errors are of type [*Error], except when ctx ends or the layer cannot be read.
+func (c *Client) Upload(ctx context.Context, dest string, l v1.Layer) error {
+	tag, err := c.parsePush("push", dest)
+	if err != nil {
+		return err
+	}
+	return c.place(ctx, tag.Repository, l, false)
+}
+
+// place uploads a layer once. With force it is sent even if the registry says that
+// it is there, for a registry that was found to be wrong.
+func (c *Client) place(ctx context.Context, repo name.Repository, l v1.Layer, force bool) error {
+	d, err := l.Digest()
+	if err != nil {
+		return fmt.Errorf("push %s: digest of the layer: %w", repo, err)
+	}
+	work := func() (struct{}, error) {
+		a := attempt{op: "push", ref: repo.Name(), host: repo.RegistryStr()}
+		size, err := l.Size()
+		if err != nil {
+			return struct{}{}, fmt.Errorf("push %s: size of %s: %w", repo, d, err)
+		}
+		select {
+		case c.uploadSlot <- struct{}{}:
+			defer func() { <-c.uploadSlot }()
+		case <-ctx.Done():
+			return struct{}{}, a.fail(ctx, ctx.Err())
+		}
+		s, err := c.session(ctx, repo, pushing, "")
+		if err != nil {
+			return struct{}{}, a.fail(ctx, err)
+		}
+		a.credential = s.credential
+		u := &upload{s: s, layer: l, digest: d, size: size, force: force}
+		if err := c.persist(ctx, u.once); err != nil {
+			return struct{}{}, a.fail(ctx, err)
+		}
+		c.hold(repo, d)
+		return struct{}{}, nil
+	}
+	if force {
+		_, err := work()
+		return err
+	}
+	_, err = c.uploads.do(ctx, blobKey{repo.Name(), d}, work)
+	return err
+}
+
+// hold notes that a blob is in a repository, and source finds one to mount from.
+func (c *Client) hold(repo name.Repository, d v1.Hash) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := blobKeyOnHost{canonicalHost(repo.RegistryStr()), d}
+	if _, ok := c.holders[key]; !ok {
+		c.holders[key] = repo
+	}
+}
+
+// source returns a repository of the same registry that a blob can be mounted
+// from, or "".
+func (c *Client) source(repo name.Repository, l v1.Layer, d v1.Hash) string {
+	host := canonicalHost(repo.RegistryStr())
+	if m, ok := l.(*remote.MountableLayer); ok {
+		from := m.Reference.Context()
+		if canonicalHost(from.RegistryStr()) == host && from.RepositoryStr() != repo.RepositoryStr() {
+			return from.RepositoryStr()
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	from, ok := c.holders[blobKeyOnHost{host, d}]
+	if !ok || from.RepositoryStr() == repo.RepositoryStr() {
+		return ""
+	}
+	return from.RepositoryStr()
+}
+
+// upload is one blob on its way into one repository.
+type upload struct {
+	s       *session
+	layer   v1.Layer
+	digest  v1.Hash
+	size    int64
+	force   bool
+	noMount bool
+}
+
+// once makes one attempt from the beginning. It asks first whether the blob is
+// there, also because the answer to an earlier commit may have been lost.
+func (u *upload) once(ctx context.Context) error {
+	if !u.force {
+		exists, err := u.exists(ctx)
+		if err != nil {
+			return err
+		}
+		if exists {
+			u.report("exists", u.size, true)
+			return nil
+		}
+		if u.mount(ctx) {
+			u.report("mount", u.size, true)
+			return nil
+		}
+	}
+	location, _, err := u.s.begin(ctx, v1.Hash{}, "")
+	if err != nil {
+		return err
+	}
+	if err := u.transfer(ctx, location); err != nil {
+		u.s.abandon(ctx, location)
+		return err
+	}
+	u.report("push", u.size, true)
+	return nil
+}
+
+// exists asks for the blob. A registry that does not answer the question gets the
+// blob; if credentials are at fault, the upload will say so.
+func (u *upload) exists(ctx context.Context) (bool, error) {
+	resp, err := u.s.do(ctx, http.MethodHead, u.s.url("blobs", u.digest.String()), nil, http.StatusOK)
+	var status *statusError
+	if errors.As(err, &status) && !isPassing(status.status) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return resp.ContentLength < 0 || resp.ContentLength == u.size, nil
+}
+
+// mount tries to have the blob taken from another repository of the registry. It
+// is tried once; whatever goes wrong, the blob can be sent.
+func (u *upload) mount(ctx context.Context) bool {
+	c := u.s.client
+	from := c.source(u.s.repo, u.layer, u.digest)
+	if from == "" || u.noMount {
+		return false
+	}
+	u.noMount = true
+	none := c.newBudget()
+	none.most = -1
+	ctx = withBudget(ctx, none)
+	// Reading the other repository needs a token that says so, asked for only now.
+	s, err := c.session(ctx, u.s.repo, pushing, from)
+	if err == nil {
+		var location *url.URL
+		var mounted bool
+		location, mounted, err = s.begin(ctx, u.digest, from)
+		if err == nil && mounted {
+			return true
+		}
+		if err == nil {
+			s.abandon(ctx, location)
+		}
+	}
+	c.log.Debug("not mounted", zap.Stringer("digest", u.digest), zap.String("from", from), zap.Error(err))
+	return false
+}
+
+// begin opens an upload session, or mounts a blob when from is not empty.
+func (s *session) begin(ctx context.Context, mount v1.Hash, from string) (location *url.URL, mounted bool, err error) {
+	u := s.url("blobs", "uploads/")
+	if from != "" {
+		u.RawQuery = url.Values{"mount": {mount.String()}, "from": {from}}.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), nil)
+	if err != nil {
+		return nil, false, err
+	}
+	allowed := []int{http.StatusAccepted}
+	if from != "" {
+		allowed = append(allowed, http.StatusCreated)
+	}
+	resp, err := s.send(req, allowed...)
+	if err != nil {
+		return nil, false, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode == http.StatusCreated {
+		return nil, true, nil
+	}
+	location, err = s.location(resp)
+	return location, false, err
+}
+
+// location is where the next part of an upload goes: perhaps to another host, with
+// a signature in the query, and then without our credentials.
+func (s *session) location(resp *http.Response) (*url.URL, error) {
+	next, err := resp.Location()
+	if err != nil {
+		return nil, fmt.Errorf("%w: upload without a usable Location", errRedirect)
+	}
+	return next, s.guard.mayVisit(next.Host)
+}
+
+// abandon gives an upload session back, so that registries need not keep its
+// bytes. It is only politeness: it works for a moment even after ctx has ended,
+// and failures do not matter.
+func (s *session) abandon(ctx context.Context, location *url.URL) {
+	none := s.client.newBudget()
+	none.most = -1
+	ctx, cancel := context.WithTimeout(withBudget(context.WithoutCancel(ctx), none), 3*time.Second)
+	defer cancel()
+	resp, err := s.do(ctx, http.MethodDelete, location, nil, http.StatusNoContent, http.StatusOK, http.StatusAccepted)
+	if err != nil {
+		s.client.log.Debug("upload session not given back", zap.Error(err))
+		return
+	}
+	_ = resp.Body.Close()
+}
+
+// transfer sends the bytes and commits them: POST, one PATCH, PUT, which all
+// registries but a few know; those get the bytes with the PUT.
+func (u *upload) transfer(ctx context.Context, location *url.URL) error {
+	host := canonicalHost(u.s.repo.RegistryStr())
+	if u.s.client.isMonolithic(host) {
+		return u.commit(ctx, location, u.body)
+	}
+	resp, err := u.send(ctx, http.MethodPatch, location, u.body, http.StatusAccepted, http.StatusNoContent, http.StatusCreated, http.StatusOK)
+	var status *statusError
+	if errors.As(err, &status) && (status.status == http.StatusMethodNotAllowed || status.status == http.StatusNotImplemented) {
+		u.s.client.setMonolithic(host)
+		return u.commit(ctx, location, u.body)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	next := location
+	if resp.Header.Get("Location") != "" {
+		if next, err = u.s.location(resp); err != nil {
+			return err
+		}
+	}
+	return u.commit(ctx, next, nil)
+}
+
+// commit ends the upload; body is nil when the bytes were sent before.
+func (u *upload) commit(ctx context.Context, location *url.URL, body func() (io.ReadCloser, error)) error {
+	to := *location
+	q := to.Query()
+	q.Set("digest", u.digest.String())
+	to.RawQuery = q.Encode()
+	resp, err := u.send(ctx, http.MethodPut, &to, body, http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answered, err := v1.NewHash(resp.Header.Get("Docker-Content-Digest"))
+	if err == nil && answered != u.digest && answered.Algorithm == u.digest.Algorithm {
+		return integrity("blob %s was stored as %s", u.digest, answered)
+	}
+	return nil
+}
+
+func (u *upload) send(ctx context.Context, method string, to *url.URL, body func() (io.ReadCloser, error), allowed ...int) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, to.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	if body != nil && u.size > 0 {
+		req.ContentLength = u.size
+		req.GetBody = body
+		req.Body = unread{} // every attempt takes its own from GetBody
+	}
+	return u.s.send(req, allowed...)
+}
+
+// unread stands for a body that is never read.
+type unread struct{}
+
+func (unread) Read([]byte) (int, error) { return 0, errors.New("body was not replaced") }
+func (unread) Close() error             { return nil }
+
+// body opens the layer and checks what is read from it on the way.
+func (u *upload) body() (io.ReadCloser, error) {
+	rc, err := u.layer.Compressed()
+	if err != nil {
+		return nil, &sourceError{err}
+	}
+	h, err := v1.Hasher(u.digest.Algorithm)
+	if err != nil {
+		_ = rc.Close()
+		return nil, &sourceError{err}
+	}
+	return &uploadBody{upload: u, rc: rc, hash: h}, nil
+}
+
+// uploadBody reads the layer for the network. The registry checks the digest too,
+// but content that changed on our side must be ours to report.
+type uploadBody struct {
+	*upload
+	rc       io.ReadCloser
+	hash     hash.Hash
+	done     int64
+	reported int64
+}
+
+func (b *uploadBody) Read(p []byte) (int, error) {
+	n, err := b.rc.Read(p)
+	_, _ = b.hash.Write(p[:n]) // a hash never fails
+	b.done += int64(n)
+	if b.done-b.reported >= reportEvery {
+		b.reported = b.done
+		b.upload.report("push", b.done, false)
+	}
+	if b.done > b.size || (errors.Is(err, io.EOF) && (b.done != b.size || fmt.Sprintf("%x", b.hash.Sum(nil)) != b.digest.Hex)) {
+		return 0, &sourceError{integrity("layer %s changed since it was made", b.digest)}
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return n, &sourceError{err}
+	}
+	return n, err //nolint:wrapcheck // io.EOF must stay itself
+}
+
+func (b *uploadBody) Close() error { return b.rc.Close() }
+
+func (u *upload) report(op string, done int64, finished bool) {
+	u.s.client.report(Event{Op: op, Digest: u.digest, Ref: u.s.repo.Name(), Done: done, Total: u.size, Finished: finished})
+}
+
+func (c *Client) isMonolithic(host string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.monolithic[host]
+}
+
+func (c *Client) setMonolithic(host string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.monolithic[host] = true
+}
