@@ -56,8 +56,8 @@ const (
 )
 
 // readIndex reads a tar file. at tells how far it was read: after a header, where the content begins; place
-// gives the Content for a range of it and is called in order.
-func readIndex(r io.Reader, at func() int64, place func(off, size int64) tree.Content) (*Index, error) {
+// gives the Content for a range of it and is called in order. With plain, whiteouts are files like any other.
+func readIndex(r io.Reader, plain bool, at func() int64, place func(off, size int64) tree.Content) (*Index, error) {
 	idx := &Index{}
 	tr := tar.NewReader(r)
 	for {
@@ -71,7 +71,7 @@ func readIndex(r io.Reader, at func() int64, place func(off, size int64) tree.Co
 		if len(idx.entries) >= maxEntries {
 			return nil, fmt.Errorf("the layer has more than %d entries", maxEntries)
 		}
-		e, ok, err := readEntry(tr, h, at, place)
+		e, ok, err := readEntry(tr, h, plain, at, place)
 		if err != nil {
 			return nil, fmt.Errorf("entry %q: %w", h.Name, err)
 		}
@@ -87,7 +87,7 @@ func cleanName(name string) string {
 	return strings.TrimPrefix(path.Clean("/"+name), "/")
 }
 
-func readEntry(tr *tar.Reader, h *tar.Header, at func() int64, place func(off, size int64) tree.Content) (entry, bool, error) {
+func readEntry(tr *tar.Reader, h *tar.Header, plain bool, at func() int64, place func(off, size int64) tree.Content) (entry, bool, error) {
 	name := cleanName(h.Name)
 	if strings.IndexByte(name, 0) >= 0 || strings.IndexByte(h.Linkname, 0) >= 0 {
 		return entry{}, false, errors.New("a NUL byte in the name")
@@ -96,7 +96,7 @@ func readEntry(tr *tar.Reader, h *tar.Header, at func() int64, place func(off, s
 		return entry{}, false, fmt.Errorf("more than %d directories deep", maxDepth)
 	}
 	dir, base := path.Split(name)
-	if strings.HasPrefix(base, whiteoutPrefix) {
+	if strings.HasPrefix(base, whiteoutPrefix) && !plain {
 		return readWhiteout(strings.TrimSuffix(dir, "/"), base)
 	}
 	if name == "" && h.Typeflag != tar.TypeDir {
@@ -130,6 +130,8 @@ func readInode(tr *tar.Reader, h *tar.Header, name string, at func() int64, plac
 		return nil, err
 	}
 	switch h.Typeflag {
+	case tar.TypeXGlobalHeader:
+		return nil, nil
 	case tar.TypeReg, '7', tar.TypeGNUSparse:
 		return readFile(tr, h, m, name, at, place)
 	case tar.TypeDir:

@@ -129,11 +129,11 @@ func (in *ingester) read(r io.Reader, keep bool) (*Index, v1.Hash, error) {
 		if err != nil {
 			return nil, v1.Hash{}, err
 		}
-		in.spool.file = f
+		in.spool.keep(f)
 		w = io.MultiWriter(h, f)
 	}
 	counted := &countReader{r: io.TeeReader(r, w)}
-	idx, err := readIndex(counted, func() int64 { return counted.n }, func(off, size int64) tree.Content {
+	idx, err := readIndex(counted, false, func() int64 { return counted.n }, func(off, size int64) tree.Content {
 		return &spooled{in.spool, off, size}
 	})
 	if err != nil {
@@ -203,6 +203,13 @@ func (s *spoolFile) open() (*os.File, error) {
 	}
 	s.file = f
 	return f, nil
+}
+
+// keep takes a file that was spooled already.
+func (s *spoolFile) keep(f *os.File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.file = f
 }
 
 // spooled is a range of a spool. It implements tree.Content and FileRange.

@@ -371,7 +371,7 @@ func FuzzIndex(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := &countReader{r: bytes.NewReader(b)}
-		idx, err := readIndex(r, func() int64 { return r.n }, func(off, size int64) tree.Content {
+		idx, err := readIndex(r, false, func() int64 { return r.n }, func(off, size int64) tree.Content {
 			if off+size > int64(len(b))+512 || off < 0 {
 				t.Fatalf("content at %d, %d bytes, of a file of %d", off, size, len(b))
 			}

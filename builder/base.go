@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/containerd/platforms"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
+	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
+	"github.com/kaniko-go/kaniko-go/builder/internal/store"
+	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
+	"github.com/kaniko-go/kaniko-go/builder/registry"
+)
+
+// pullsAtOnce bounds the layers that are downloaded and read at the same time.
+const pullsAtOnce = 3
+
+func localPlatform() ocispec.Platform { return platforms.Normalize(platforms.DefaultSpec()) }
+
+func registryPlatform(p ocispec.Platform) v1.Platform {
+	return v1.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant, OSVersion: p.OSVersion}
+}
+
+// images answers the plan's questions about images and remembers what it answered with.
+type images struct {
+	registry *registry.Client
+	mu       sync.Mutex
+	found    map[*plan.Image]*registry.Image
+}
+
+func (m *images) resolve(ctx context.Context, ref string, platform ocispec.Platform) (*plan.Image, error) {
+	img, err := m.registry.Resolve(ctx, ref, registryPlatform(platform))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := img.RawConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	out := &plan.Image{Ref: img.Ref.Context().Digest(img.Digest.String()).String()}
+	if err := json.Unmarshal(raw, &out.Config); err != nil {
+		return nil, fmt.Errorf("%w: configuration of %s: %w", layer.ErrIntegrity, ref, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.found[out] = img
+	return out, nil
+}
+
+// baseImage is an image that a stage begins with or is copied from. Its layers are downloaded when
+// its Tree is first asked for, and never if nobody asks.
+type baseImage struct {
+	image *registry.Image
+	store *store.Store
+	// wanted says that some instruction will ask for the Tree.
+	wanted bool
+	// spool keeps layers uncompressed, because they will be unpacked or read out of order.
+	spool bool
+
+	once     sync.Once
+	tree     *tree.Tree
+	ingested []*layer.Ingested
+	err      error
+}
+
+// Tree downloads, verifies and indexes all layers, once.
+func (b *baseImage) Tree(ctx context.Context) (*tree.Tree, error) {
+	b.once.Do(func() { b.tree, b.err = b.pull(ctx) })
+	return b.tree, b.err
+}
+
+func (b *baseImage) pull(ctx context.Context) (*tree.Tree, error) {
+	img, err := b.image.WithContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, err
+	}
+	ingested := make([]*layer.Ingested, len(layers))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(pullsAtOnce)
+	for i, l := range layers {
+		g.Go(func() error {
+			in, err := layer.Ingest(ctx, b.store, l, b.spool)
+			if err != nil {
+				return fmt.Errorf("image %s: %w", b.image.Ref, err)
+			}
+			ingested[i] = in
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	t := tree.Empty()
+	for i, in := range ingested {
+		if t, err = in.Index.Apply(t); err != nil {
+			return nil, fmt.Errorf("image %s: layer %d: %w", b.image.Ref, i+1, err)
+		}
+		in.Index = nil
+	}
+	b.ingested = ingested
+	return t, nil
+}
+
+// published returns the layers for an image that builds on this one. ctx is that of the build.
+func (b *baseImage) published(ctx context.Context) ([]v1.Layer, error) {
+	layers, err := b.image.Layers()
+	if err != nil {
+		return nil, err
+	}
+	if !b.wanted {
+		return layers, nil
+	}
+	for i, l := range layers {
+		layers[i] = &pulledLayer{Layer: l, base: b, ctx: ctx}
+	}
+	return layers, nil
+}
+
+// pulledLayer is a layer of a base that the build needs on disk anyway: its bytes are read there, and
+// not downloaded a second time.
+type pulledLayer struct {
+	v1.Layer
+	base *baseImage
+	ctx  context.Context //nolint:containedctx // v1.Layer has no way to hand one over
+}
+
+// Compressed implements v1.Layer.
+func (l *pulledLayer) Compressed() (io.ReadCloser, error) {
+	if _, err := l.base.Tree(l.ctx); err != nil {
+		return nil, err
+	}
+	digest, err := l.Digest()
+	if err != nil {
+		return nil, err
+	}
+	return l.base.store.Open(digest)
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package builder carries out what the program is for, one exported verb for each mode. Build makes an image
+// of a Dockerfile: it opens the build context, plans, executes the stages that the target needs at the same time
+// where they do not depend on each other, and publishes the result.
+//
+// It reads no environment and writes no result files: it is handed a Request and
+// returns a Result. Data goes one way, from the context through plan and stages to
+// the outputs; ExitCode says what an error means for whoever started us.
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/buildcontext"
+	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
+	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
+	"github.com/kaniko-go/kaniko-go/builder/internal/progress"
+	"github.com/kaniko-go/kaniko-go/builder/internal/store"
+	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
+	"github.com/kaniko-go/kaniko-go/builder/isolation"
+	"github.com/kaniko-go/kaniko-go/builder/registry"
+)
+
+// Request is one build.
+type Request struct {
+	// Context is the directory with the sources, ContextSub a directory in it that takes its place.
+	Context, ContextSub string
+	// Dockerfile is a path: absolute, or relative to the working directory or the context.
+	Dockerfile string
+	// Target is the stage to build, "" for the last.
+	Target            string
+	BuildArgs, Labels map[string]string
+	// Platform is what the image is for; nil for the platform of the builder.
+	Platform *ocispec.Platform
+	// Epoch is the newest time of files and the time of everything the builder makes; nil for real times.
+	Epoch *time.Time
+
+	Output Output
+	Run    RunOptions
+	// Isolation is "auto" or "namespace".
+	Isolation string
+
+	// Dir holds what the build needs on disk; with FallbackDir another directory is made where Dir cannot be.
+	Dir         string
+	FallbackDir bool
+	// DryRun, if set, receives the plan, and nothing is built.
+	DryRun io.Writer
+}
+
+// Output says where the image goes and in what form.
+type Output struct {
+	// Destinations are references; all receive the same image. Nothing is pushed if there is none or NoPush is set.
+	Destinations []string
+	NoPush       bool
+	// SkipPushCheck leaves out the early question whether pushing is permitted.
+	SkipPushCheck bool
+	// Layout is a directory that becomes, or already is, an OCI image layout; Tarball is a file in the format of docker save.
+	Layout, Tarball string
+	// Compression is "gzip" or "zstd"; Level 0 is the default of each.
+	Compression string
+	Level       int
+	// Docker asks for Docker's media types instead of OCI's.
+	Docker bool
+}
+
+// pushes returns where the image is pushed to.
+func (o Output) pushes() []string {
+	if o.NoPush {
+		return nil
+	}
+	return o.Destinations
+}
+
+// RunOptions are what every RUN sees besides its Dockerfile.
+type RunOptions struct {
+	Hostname string
+	Hosts    []isolation.Host
+	// Network is "none" or "" for the network of the builder, for RUNs that do not say.
+	Network string
+	ShmSize int64
+	Ulimits []isolation.Ulimit
+	// Timeout ends a RUN that takes longer; 0 for none.
+	Timeout time.Duration
+}
+
+// Builder has what builds share.
+type Builder struct {
+	Registry *registry.Client
+	// Isolation is what isolation.Enter obtained.
+	Isolation isolation.Status
+	Log       *progress.Log
+}
+
+// Result is what was built.
+type Result struct {
+	// Digest is that of the manifest.
+	Digest v1.Hash
+	// Destinations are the references that now lead to it; none if nothing was pushed.
+	Destinations []string
+}
+
+// Build makes the image. Errors are classified by ExitCode. With Request.DryRun the Result is nil.
+func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error) {
+	bc, err := buildcontext.Open(r.Context, r.ContextSub)
+	if err != nil {
+		return nil, &setupError{err}
+	}
+	defer func() { err = errors.Join(err, bc.Close()) }()
+	file, source, err := read(bc, r.Dockerfile)
+	if err != nil {
+		return nil, err
+	}
+	known := &images{registry: b.Registry, found: map[*plan.Image]*registry.Image{}}
+	p, err := plan.New(ctx, file, planRequest(r, known.resolve))
+	if err != nil {
+		return nil, err
+	}
+	if r.DryRun != nil {
+		_, err := io.WriteString(r.DryRun, p.String())
+		return nil, err
+	}
+	if err := b.checkPush(ctx, r.Output); err != nil {
+		return nil, err
+	}
+	disk, err := openStore(r)
+	if err != nil {
+		return nil, &environmentError{err}
+	}
+	defer func() {
+		if closeErr := disk.Close(); closeErr != nil {
+			b.Log.Warn(fmt.Sprintf("clean-up of %s: %v", disk.Dir(), closeErr))
+		}
+	}()
+	x := newExecutor(b, r, p, inputs{file, source, known, disk})
+	defer func() { err = errors.Join(err, x.close()) }()
+	img, err := x.run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b.Log.Table()
+	for _, w := range p.Warnings {
+		b.Log.Warn(fmt.Sprintf("%s: %s (line %d)", w.Rule, w.Message, firstLine(w.Location)))
+	}
+	return b.publish(ctx, r.Output, img)
+}
+
+// read finds, reads and parses the Dockerfile and opens the context through its ignore file.
+func read(bc *buildcontext.Context, name string) (*dockerfile.File, *tree.Tree, error) {
+	d, err := bc.Dockerfile(name)
+	if err != nil {
+		return nil, nil, &setupError{err}
+	}
+	file, err := dockerfile.Parse(d.Name, d.Data)
+	if err != nil {
+		return nil, nil, err
+	}
+	ignore, err := bc.Ignore(d)
+	if err != nil {
+		return nil, nil, &setupError{err}
+	}
+	return file, bc.Tree(ignore), nil
+}
+
+func openStore(r Request) (*store.Store, error) {
+	if r.FallbackDir {
+		return store.Open("", r.Dir)
+	}
+	return store.Open(r.Dir, "")
+}
+
+// checkPush asks every destination, before anything is built, whether it would take an image.
+func (b *Builder) checkPush(ctx context.Context, o Output) error {
+	if o.SkipPushCheck {
+		return nil
+	}
+	for _, d := range o.pushes() {
+		if err := b.Registry.CheckPush(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func planRequest(r Request, resolve plan.ResolveFunc) plan.Request {
+	local := localPlatform()
+	req := plan.Request{
+		Target:        r.Target,
+		BuildArgs:     r.BuildArgs,
+		Labels:        r.Labels,
+		BuildPlatform: local,
+		Platform:      local,
+		Epoch:         r.Epoch,
+		Resolve:       resolve,
+	}
+	if r.Platform != nil {
+		req.Platform, req.ExplicitPlatform = *r.Platform, true
+	}
+	return req
+}

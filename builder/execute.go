@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
+	"github.com/kaniko-go/kaniko-go/builder/internal/image"
+	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
+	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
+	"github.com/kaniko-go/kaniko-go/builder/internal/store"
+	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
+	"github.com/kaniko-go/kaniko-go/builder/isolation"
+)
+
+// inputs are what a build works on.
+type inputs struct {
+	file   *dockerfile.File
+	source *tree.Tree
+	images *images
+	disk   *store.Store
+}
+
+// executor carries out one plan.
+type executor struct {
+	*Builder
+	inputs
+	req    Request
+	plan   *plan.Plan
+	times  tree.Times
+	bases  map[*plan.Image]*baseImage
+	stages map[*plan.Stage]*stage
+	layers *layerQueue
+	roots  *isolation.Namespaces
+}
+
+// stage is a plan's stage on its way.
+type stage struct {
+	*plan.Stage
+	// label is what the log calls it, "" when there is only one.
+	label string
+	// keeps says that the layers are part of the image that is asked for.
+	keeps bool
+	// done is closed when result or err is set.
+	done   chan struct{}
+	result *tree.Tree
+	root   isolation.Root
+	steps  []*step
+	err    error
+}
+
+// step is an instruction that was carried out.
+type step struct {
+	*plan.Instruction
+	created time.Time
+	// layer is nil for an instruction that made none, or whose stage keeps none.
+	layer *layerJob
+}
+
+func newExecutor(b *Builder, r Request, p *plan.Plan, in inputs) *executor {
+	x := &executor{
+		Builder: b, inputs: in, req: r, plan: p,
+		times:  tree.Times{Epoch: p.Epoch},
+		bases:  map[*plan.Image]*baseImage{},
+		stages: map[*plan.Stage]*stage{},
+	}
+	x.layers = &layerQueue{
+		disk: in.disk,
+		compression: layer.Compression{
+			Algorithm: r.Output.Compression, Level: r.Output.Level, Docker: r.Output.Docker,
+		},
+		upload: x.upload,
+		slot:   make(chan struct{}, 1),
+	}
+	total := 0
+	for _, st := range p.Stages {
+		s := &stage{Stage: st, done: make(chan struct{})}
+		if len(p.Stages) > 1 {
+			s.label = st.Name
+		}
+		x.stages[st] = s
+		total += st.Total
+	}
+	b.Log.Expect(total)
+	for s := p.Target; s != nil; s = s.Base.Stage {
+		x.stages[s].keeps = true
+	}
+	x.findBases()
+	return x
+}
+
+// findBases lists the images that the plan reads and finds out which of them are needed on disk, and which will be
+// read out of order: those whose files a RUN sees, and those that are copied from.
+func (x *executor) findBases() {
+	base := func(i *plan.Image, wanted, spool bool) {
+		if i == nil {
+			return
+		}
+		b := x.bases[i]
+		if b == nil {
+			b = &baseImage{image: x.images.found[i], store: x.disk}
+			x.bases[i] = b
+		}
+		b.wanted = b.wanted || wanted
+		b.spool = b.spool || spool
+	}
+	for _, st := range x.plan.Stages {
+		base(st.Base.Image, false, false)
+		for _, in := range st.Instructions {
+			switch op := in.Op.(type) {
+			case plan.Run:
+				base(bottom(st), true, true)
+			case plan.Workdir:
+				base(bottom(st), true, false)
+			case plan.Copy:
+				base(bottom(st), true, false)
+				if op.From == nil {
+					continue
+				}
+				base(op.From.Image, true, true)
+				if op.From.Stage != nil {
+					base(bottom(op.From.Stage), true, false)
+				}
+			}
+		}
+	}
+}
+
+// bottom is the image that a stage begins with, through all stages between; nil for scratch.
+func bottom(st *plan.Stage) *plan.Image {
+	for st.Base.Stage != nil {
+		st = st.Base.Stage
+	}
+	return st.Base.Image
+}
+
+// run executes all stages and puts the target's image together.
+func (x *executor) run(whole context.Context) (v1.Image, error) {
+	if err := x.isolate(); err != nil {
+		return nil, err
+	}
+	g, ctx := errgroup.WithContext(whole)
+	x.layers.group = g
+	x.layers.ctx = ctx
+	x.uploadBase(ctx, g)
+	for _, st := range x.plan.Stages {
+		s := x.stages[st]
+		g.Go(func() error {
+			s.err = x.stage(ctx, s)
+			close(s.done)
+			return s.err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return x.image(whole)
+}
+
+// isolate prepares for RUN, if there is any. It fails before anything is built.
+func (x *executor) isolate() error {
+	for _, st := range x.plan.Stages {
+		for _, in := range st.Instructions {
+			if _, ok := in.Op.(plan.Run); !ok {
+				continue
+			}
+			roots, err := isolation.NewNamespaces(x.Isolation, x.disk.TempDir, x.times)
+			if err != nil {
+				return x.file.Wrap(in.Location, &environmentError{fmt.Errorf("RUN cannot be isolated here: %w", err)})
+			}
+			x.roots = roots
+			x.Log.Info(roots.String())
+			return nil
+		}
+	}
+	return nil
+}
+
+// image puts the target's image together.
+func (x *executor) image(ctx context.Context) (v1.Image, error) {
+	target := x.plan.Target
+	spec := image.Spec{
+		Config: target.Config,
+		Epoch:  x.times.Epoch,
+		Now:    time.Now(),
+		Docker: x.req.Output.Docker,
+	}
+	var chain []*stage
+	for s := target; s != nil; s = s.Base.Stage {
+		chain = append([]*stage{x.stages[s]}, chain...)
+	}
+	if i := chain[0].Base.Image; i != nil {
+		var err error
+		if spec.Base, err = x.bases[i].published(ctx); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range chain {
+		for _, st := range s.steps {
+			step := image.Step{CreatedBy: st.History, Author: st.Author, Created: st.created}
+			if st.layer != nil {
+				step.Layer = st.layer.result
+			}
+			spec.Steps = append(spec.Steps, step)
+		}
+	}
+	return image.New(spec)
+}
+
+func (x *executor) close() error {
+	var errs []error
+	for _, s := range x.stages {
+		if s.root != nil {
+			errs = append(errs, s.root.Close())
+		}
+	}
+	if x.roots != nil {
+		errs = append(errs, x.roots.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package layer
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"errors"
+	"io"
+	"os"
+
+	"github.com/ulikunitz/xz"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/store"
+	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
+)
+
+// ReadArchive returns what is in a file that ADD unpacks: a tar file, perhaps compressed with gzip, bzip2, xz or zstd. It
+// is told by its content alone; for anything else the Tree is nil. The uncompressed bytes are spooled.
+func ReadArchive(s *store.Store, ino *tree.Inode) (*tree.Tree, error) {
+	ok, err := isArchive(ino)
+	if err != nil || !ok {
+		return nil, err
+	}
+	r, closeAll, err := openArchive(ino)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll()
+	f, err := s.Spool()
+	if err != nil {
+		return nil, err
+	}
+	spool := &spoolFile{store: s}
+	spool.keep(f)
+	idx, err := spoolArchive(r, f, spool)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return idx.Apply(tree.Empty())
+}
+
+func spoolArchive(r io.Reader, f *os.File, spool *spoolFile) (*Index, error) {
+	counted := &countReader{r: io.TeeReader(r, f)}
+	return readIndex(counted, true, func() int64 { return counted.n }, func(off, size int64) tree.Content {
+		return &spooled{spool, off, size}
+	})
+}
+
+// isArchive reports whether the first header of a tar file can be read.
+func isArchive(ino *tree.Inode) (bool, error) {
+	if ino.Size == 0 {
+		return false, nil
+	}
+	r, closeAll, err := openArchive(ino)
+	if err != nil {
+		// Something that only begins like a compressed file; but one that cannot be opened at all is an error.
+		var pe *os.PathError
+		if errors.As(err, &pe) {
+			return false, err
+		}
+		return false, nil
+	}
+	defer closeAll()
+	_, err = tar.NewReader(r).Next()
+	return err == nil, nil
+}
+
+// openArchive opens a file and what decompresses it.
+func openArchive(ino *tree.Inode) (io.Reader, func(), error) {
+	f, err := ino.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	closeFile := func() { _ = f.Close() }
+	b := bufio.NewReaderSize(f, 64<<10)
+	head, err := b.Peek(6)
+	if err != nil && !errors.Is(err, io.EOF) {
+		closeFile()
+		return nil, nil, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte("BZh")):
+		return bzip2.NewReader(b), closeFile, nil
+	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
+		z, err := xz.NewReader(b)
+		if err != nil {
+			closeFile()
+			return nil, nil, err
+		}
+		return z, closeFile, nil
+	}
+	z, err := decompress(b)
+	if err != nil {
+		closeFile()
+		return nil, nil, err
+	}
+	return z, func() { _ = z.Close(); closeFile() }, nil
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package progress tells people how a build is going: which instruction runs and what it says, how far
+// long transfers are, and in the end a table of where the time went. It writes through the
+// zap logger that it is given: as text, each line is the message; as JSON, the fields carry the same again.
+package progress
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"go.uber.org/zap"
+)
+
+// Log is safe for concurrent use.
+type Log struct {
+	zap *zap.Logger
+
+	mu    sync.Mutex
+	steps []*Step
+	total int
+	done  int
+	// onStep is told how many of the instructions that count are done.
+	onStep func(done, total int)
+}
+
+// New makes a Log. onStep, which may be nil, is called one call at a time when an instruction that counts is done.
+func New(z *zap.Logger, onStep func(done, total int)) *Log {
+	return &Log{zap: z, onStep: onStep}
+}
+
+// Expect says how many instructions will be reported.
+func (l *Log) Expect(total int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.total = total
+}
+
+// Info writes one line.
+func (l *Log) Info(text string, fields ...zap.Field) { l.zap.Info(Clean(text), fields...) }
+
+// Warn writes one line that somebody should read.
+func (l *Log) Warn(text string, fields ...zap.Field) { l.zap.Warn(Clean(text), fields...) }
+
+// Step is one instruction on its way.
+type Step struct {
+	log           *Log
+	label         string
+	stage, text   string
+	started       time.Time
+	duration      time.Duration
+	outcome, size string
+	counts        bool
+}
+
+// Start reports that an instruction begins. stage is "" when there is only one; number and total are the n/m
+// that people see, number 0 for an instruction that only touches the configuration.
+func (l *Log) Start(stage string, number, total int, text string) *Step {
+	s := &Step{log: l, stage: stage, text: Clean(text), started: time.Now(), counts: number > 0}
+	s.label = strings.TrimSpace(stage)
+	if number > 0 {
+		s.label = strings.TrimSpace(fmt.Sprintf("%s %d/%d", stage, number, total))
+	}
+	line := s.text
+	if s.label != "" {
+		line = "[" + s.label + "] " + line
+	}
+	l.zap.Info(line, zap.String("stage", stage), zap.Int("instruction", number), zap.Int("of", total), zap.String("event", "start"))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.steps = append(l.steps, s)
+	return s
+}
+
+// Done reports that the instruction is done; outcome is what is worth saying of it besides the time, or "".
+func (s *Step) Done(outcome string) {
+	s.duration = time.Since(s.started)
+	s.outcome = outcome
+	if s.counts {
+		line := fmt.Sprintf("[%s] done in %s", s.label, Duration(s.duration))
+		if outcome != "" {
+			line += ", " + outcome
+		}
+		s.log.zap.Info(line, zap.String("stage", s.stage), zap.String("event", "done"), zap.Duration("duration", s.duration), zap.String("outcome", outcome))
+	}
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	if !s.counts {
+		return
+	}
+	s.log.done++
+	if s.log.onStep != nil {
+		s.log.onStep(s.log.done, s.log.total)
+	}
+}
+
+// Sized records, for the table, the size of the layer that the instruction made.
+func (s *Step) Sized(bytes int64) {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	s.size = Bytes(bytes)
+}
+
+// Output returns a writer for what a command says: each line goes to the log with the instruction's
+// label. Close writes a last line that has no end.
+func (s *Step) Output() *Lines {
+	return &Lines{emit: func(line string) {
+		s.log.zap.Info(fmt.Sprintf("[%s] | %s", s.label, Clean(line)), zap.String("stage", s.stage), zap.String("event", "output"))
+	}}
+}
+
+// Table writes one line for each instruction: label, time, size of the layer and text.
+func (l *Log) Table() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	width := 0
+	for _, s := range l.steps {
+		width = max(width, len(s.label))
+	}
+	l.zap.Info(fmt.Sprintf("%-*s  %8s  %10s  %s", width, "", "time", "layer", "instruction"))
+	for _, s := range l.steps {
+		if !s.counts {
+			continue
+		}
+		size := s.size
+		if size == "" {
+			size = "-"
+		}
+		text := s.text
+		if len(text) > 80 {
+			text = text[:77] + "..."
+		}
+		l.zap.Info(fmt.Sprintf("%-*s  %8s  %10s  %s", width, s.label, Duration(s.duration), size, text),
+			zap.String("event", "summary"), zap.String("stage", s.stage), zap.Duration("duration", s.duration))
+	}
+}
+
+// lineLimit is the most of one line that is kept together.
+const lineLimit = 64 << 10
+
+// Lines cuts what is written to it into lines. It is safe for concurrent use.
+type Lines struct {
+	emit func(string)
+	mu   sync.Mutex
+	buf  []byte
+}
+
+// Write implements io.Writer and never fails.
+func (w *Lines) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.buf = append(w.buf, p...)
+	for {
+		i := bytes.IndexByte(w.buf, '\n')
+		if i < 0 && len(w.buf) < lineLimit {
+			return len(p), nil
+		}
+		if i < 0 {
+			w.line(w.buf[:lineLimit])
+			w.buf = append(w.buf[:0], w.buf[lineLimit:]...)
+			continue
+		}
+		w.line(w.buf[:i])
+		w.buf = append(w.buf[:0], w.buf[i+1:]...)
+	}
+}
+
+// line emits one line. Of a progress bar that draws over itself only what would be left on a terminal.
+func (w *Lines) line(b []byte) {
+	b = bytes.TrimRight(b, "\r")
+	if i := bytes.LastIndexByte(b, '\r'); i >= 0 {
+		b = b[i+1:]
+	}
+	w.emit(string(b))
+}
+
+// Close emits what is left.
+func (w *Lines) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.buf) > 0 {
+		w.line(w.buf)
+		w.buf = nil
+	}
+	return nil
+}
+
+// Clean makes text fit for one line of a terminal: control characters, which could drive it, become question marks.
+// Colours (escape sequences) of a command's output are not kept either.
+func Clean(s string) string {
+	if strings.IndexFunc(s, hostile) < 0 {
+		return s
+	}
+	return strings.Map(func(r rune) rune {
+		if hostile(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+func hostile(r rune) bool { return r != '\t' && unicode.IsControl(r) }
+
+// Duration is d as people read it: 0.1s, 12.3s, 4m05s.
+func Duration(d time.Duration) string {
+	if d < time.Minute {
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	}
+	d = d.Round(time.Second)
+	return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+}
+
+// Bytes is n as people read it, in decimal units as registries give them.
+func Bytes(n int64) string {
+	switch {
+	case n < 1000:
+		return fmt.Sprintf("%d B", n)
+	case n < 1000*1000:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	case n < 1000*1000*1000:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	default:
+		return fmt.Sprintf("%.2f GB", float64(n)/1e9)
+	}
+}

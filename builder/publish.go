@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/match"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/progress"
+)
+
+// publish hands the image to all outputs: files first, since a failed build must not have moved a tag.
+func (b *Builder) publish(ctx context.Context, o Output, img v1.Image) (*Result, error) {
+	digest, err := img.Digest()
+	if err != nil {
+		return nil, err
+	}
+	if o.Layout != "" {
+		if err := writeLayout(o, img, digest); err != nil {
+			return nil, fmt.Errorf("OCI layout %s: %w", o.Layout, err)
+		}
+		b.Log.Info(fmt.Sprintf("wrote OCI layout %s", o.Layout))
+	}
+	if o.Tarball != "" {
+		if err := writeTarball(o, img); err != nil {
+			return nil, fmt.Errorf("tarball %s: %w", o.Tarball, err)
+		}
+		b.Log.Info(fmt.Sprintf("wrote tarball %s", o.Tarball))
+	}
+	res := &Result{Digest: digest}
+	if dests := o.pushes(); len(dests) > 0 {
+		if _, err := b.Registry.Publish(ctx, dests, img); err != nil {
+			return nil, err
+		}
+		res.Destinations = dests
+	}
+	return res, b.announce(img, res)
+}
+
+// announce says what was built.
+func (b *Builder) announce(img v1.Image, res *Result) error {
+	m, err := img.Manifest()
+	if err != nil {
+		return err
+	}
+	var size int64
+	for _, l := range m.Layers {
+		size += l.Size
+	}
+	b.Log.Info(fmt.Sprintf("image %s: %d layers, %s", res.Digest, len(m.Layers), progress.Bytes(size)))
+	for _, d := range res.Destinations {
+		b.Log.Info("pushed " + d)
+	}
+	return nil
+}
+
+// writeLayout puts the image into an OCI layout, beside what is there already. An image of the same name is replaced.
+func writeLayout(o Output, img v1.Image, digest v1.Hash) error {
+	p, err := layout.FromPath(o.Layout)
+	if errors.Is(err, os.ErrNotExist) {
+		p, err = layout.Write(o.Layout, empty.Index)
+	}
+	if err != nil {
+		return err
+	}
+	annotations := map[string]string{}
+	if len(o.Destinations) > 0 {
+		annotations["org.opencontainers.image.ref.name"] = o.Destinations[0]
+	}
+	same := func(d v1.Descriptor) bool {
+		return match.Digests(digest)(d) || len(annotations) > 0 && match.Annotation("org.opencontainers.image.ref.name", o.Destinations[0])(d)
+	}
+	return p.ReplaceImage(img, same, layout.WithAnnotations(annotations))
+}
+
+// writeTarball writes the format of docker save, complete or not at all.
+func writeTarball(o Output, img v1.Image) error {
+	images := map[name.Tag]v1.Image{}
+	for _, d := range o.Destinations {
+		tag, err := name.NewTag(d)
+		if err != nil {
+			return err
+		}
+		images[tag] = img
+	}
+	if len(images) == 0 {
+		tag, err := name.NewTag("image:latest")
+		if err != nil {
+			return err
+		}
+		images[tag] = img
+	}
+	f, err := os.CreateTemp(filepath.Dir(o.Tarball), "."+filepath.Base(o.Tarball)+"-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }()
+	if err := tarball.MultiWrite(images, f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), o.Tarball)
+}

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/copy"
+	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
+	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
+	"github.com/kaniko-go/kaniko-go/builder/internal/progress"
+	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
+	"github.com/kaniko-go/kaniko-go/builder/isolation"
+)
+
+// run carries out the instructions of one stage.
+type run struct {
+	x     *executor
+	stage *stage
+	// tree is the state so far; nil as long as no instruction has asked for it.
+	tree *tree.Tree
+}
+
+// stage executes s when the stages that it needs are done.
+func (x *executor) stage(ctx context.Context, s *stage) error {
+	r := &run{x: x, stage: s}
+	from := x.Log.Start(s.label, 1, s.Total, "FROM "+s.BaseName)
+	if parent := s.Base.Stage; parent != nil {
+		if err := wait(ctx, x.stages[parent]); err != nil {
+			return err
+		}
+	}
+	from.Done("")
+	for _, in := range s.Instructions {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := r.instruction(ctx, in); err != nil {
+			return x.file.Wrap(in.Location, &instructionError{text: in.Text, err: err})
+		}
+	}
+	s.result = r.tree
+	return nil
+}
+
+// wait waits for another stage. Its error is not ours: the build ends with it already.
+func wait(ctx context.Context, s *stage) error {
+	select {
+	case <-s.done:
+		if s.err != nil {
+			return context.Canceled
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// instruction carries out one instruction.
+func (r *run) instruction(ctx context.Context, in *plan.Instruction) error {
+	st := &step{Instruction: in, created: time.Now()}
+	r.stage.steps = append(r.stage.steps, st)
+	log := r.x.Log.Start(r.stage.label, in.Number, r.stage.Total, in.Text)
+	if _, ok := in.Op.(plan.Metadata); ok {
+		log.Done("")
+		return nil
+	}
+	before, err := r.current(ctx)
+	if err != nil {
+		return err
+	}
+	after, err := r.operate(ctx, in, before, log)
+	if err != nil {
+		return err
+	}
+	next, changes, err := tree.Canon(before, after)
+	if err != nil {
+		return err
+	}
+	r.tree, st.created = next, time.Now()
+	log.Done(summary(changes))
+	if r.stage.keeps && in.Layer() {
+		st.layer = r.x.layers.add(r, in, changes, log)
+	}
+	return nil
+}
+
+func (r *run) operate(ctx context.Context, in *plan.Instruction, before *tree.Tree, log *progress.Step) (*tree.Tree, error) {
+	switch op := in.Op.(type) {
+	case plan.Run:
+		return r.command(ctx, op, before, log)
+	case plan.Copy:
+		return r.copy(ctx, op, before)
+	case plan.Workdir:
+		return workdir(op, before, r.x.times)
+	default:
+		return nil, fmt.Errorf("no way to carry out a %T", op)
+	}
+}
+
+func summary(changes []tree.Change) string {
+	if len(changes) == 1 {
+		return "1 change"
+	}
+	return fmt.Sprintf("%d changes", len(changes))
+}
+
+// current is the stage's Tree, which is made when it is first needed.
+func (r *run) current(ctx context.Context) (*tree.Tree, error) {
+	if r.tree != nil {
+		return r.tree, nil
+	}
+	var err error
+	switch base := r.stage.Base; {
+	case base.Stage != nil:
+		r.tree, err = r.x.treeOf(ctx, r.x.stages[base.Stage])
+	case base.Image != nil:
+		r.tree, err = r.x.bases[base.Image].Tree(ctx)
+	default:
+		r.tree = tree.Empty()
+	}
+	return r.tree, err
+}
+
+// treeOf is the Tree of a stage that is done, or the one of what it begins with if no instruction of its own needed one.
+func (x *executor) treeOf(ctx context.Context, s *stage) (*tree.Tree, error) {
+	if s.result != nil {
+		return s.result, nil
+	}
+	r := run{x: x, stage: s}
+	return r.current(ctx)
+}
+
+// source is the Tree that a COPY reads from.
+func (r *run) source(ctx context.Context, from *plan.Source) (*tree.Tree, error) {
+	switch {
+	case from == nil:
+		return r.x.source, nil
+	case from.Image != nil:
+		return r.x.bases[from.Image].Tree(ctx)
+	default:
+		s := r.x.stages[from.Stage]
+		if err := wait(ctx, s); err != nil {
+			return nil, err
+		}
+		return r.x.treeOf(ctx, s)
+	}
+}
+
+func (r *run) copy(ctx context.Context, op plan.Copy, before *tree.Tree) (*tree.Tree, error) {
+	source, err := r.source(ctx, op.From)
+	if err != nil {
+		return nil, err
+	}
+	req := copy.Request{
+		Source: source, Paths: op.Sources, Dest: op.Dest,
+		Chown: op.Chown, Chmod: op.Chmod, Times: r.x.times,
+	}
+	for _, f := range op.Files {
+		req.Files = append(req.Files, copy.File{Name: f.Name, Data: []byte(f.Data)})
+	}
+	if op.Add && op.From == nil {
+		req.Archive = r.x.archive
+	}
+	return copy.Apply(before, req)
+}
+
+// workdir makes the directory, with all missing above it, for the USER in force.
+func workdir(op plan.Workdir, before *tree.Tree, times tree.Times) (*tree.Tree, error) {
+	uid, gid := uint32(0), uint32(0)
+	if op.User != "" {
+		var err error
+		if uid, gid, err = before.Owner(op.User); err != nil {
+			return nil, err
+		}
+	}
+	return mkdirAll(before, op.Path, tree.Meta{Mode: 0o755, UID: uid, GID: gid, MTime: times.Now()})
+}
+
+// mkdirAll makes a directory and those above it, following links, if they are missing.
+func mkdirAll(t *tree.Tree, p string, m tree.Meta) (*tree.Tree, error) {
+	real, ino, err := t.Resolve(p, true)
+	if err != nil {
+		return nil, err
+	}
+	if ino != nil {
+		if ino.Type != tree.Dir {
+			return nil, fmt.Errorf("%s: %w", p, tree.ErrNotDir)
+		}
+		return t, nil
+	}
+	e := t.Edit()
+	done := ""
+	for part := range strings.SplitSeq(real, "/") {
+		done = path.Join(done, part)
+		if e.Lookup(done) != nil {
+			continue
+		}
+		if err := e.Put(done, tree.NewDir(m)); err != nil {
+			return nil, err
+		}
+	}
+	return e.Commit(), nil
+}
+
+// command executes a RUN.
+func (r *run) command(ctx context.Context, op plan.Run, before *tree.Tree, log *progress.Step) (after *tree.Tree, err error) {
+	account, err := before.Account(op.User)
+	if err != nil {
+		return nil, err
+	}
+	t, err := mkdirAll(before, op.Dir, tree.Meta{Mode: 0o755, UID: account.UID, GID: account.GID, MTime: r.x.times.Now()})
+	if err != nil {
+		return nil, err
+	}
+	root, err := r.root(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := log.Output()
+	defer func() { err = errors.Join(err, out.Close()) }()
+	opts := r.x.req.Run
+	p := isolation.Process{
+		Args: op.Args, Env: withHome(op.Env, account.Home), Dir: op.Dir,
+		UID: account.UID, GID: account.GID, Groups: account.Groups,
+		Hostname: opts.Hostname, ExtraHosts: opts.Hosts, Network: network(op.Network, opts.Network),
+		ShmSize: opts.ShmSize, Ulimits: opts.Ulimits, Timeout: opts.Timeout,
+		Stdout: out, Stderr: out,
+	}
+	for _, f := range op.Files {
+		p.Files = append(p.Files, isolation.InlineFile{Path: "/dev/pipes/" + f.Name, Data: []byte(f.Data), Mode: 0o755})
+	}
+	after, err = root.Run(ctx, t, p)
+	var exit *isolation.ExitError
+	if errors.As(err, &exit) {
+		return nil, &commandError{args: op.Args, exit: exit}
+	}
+	return after, err
+}
+
+// root is the stage's Root. Where it is one directory that RUN writes over, the layers of
+// the instructions before must have been read.
+func (r *run) root(ctx context.Context) (isolation.Root, error) {
+	s := r.stage
+	if s.root == nil {
+		var parent isolation.Root
+		begin := tree.Empty()
+		if s.Base.Stage != nil {
+			parent = r.x.stages[s.Base.Stage].root
+		}
+		if s.Base.Image != nil {
+			var err error
+			if begin, err = r.x.bases[s.Base.Image].Tree(ctx); err != nil {
+				return nil, err
+			}
+		} else if parent == nil && s.Base.Stage != nil {
+			var err error
+			if begin, err = r.x.treeOf(ctx, r.x.stages[s.Base.Stage]); err != nil {
+				return nil, err
+			}
+		}
+		s.root = r.x.roots.Root(parent, begin)
+	}
+	if !s.root.Overwrites() {
+		return s.root, nil
+	}
+	for _, st := range s.steps {
+		if st.layer == nil {
+			continue
+		}
+		select {
+		case <-st.layer.written:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return s.root, nil
+}
+
+func withHome(env []string, home string) []string {
+	for _, kv := range env {
+		if strings.HasPrefix(kv, "HOME=") {
+			return env
+		}
+	}
+	return append(append([]string(nil), env...), "HOME="+home)
+}
+
+// network is that of the instruction, or of the build where the instruction does not say.
+func network(instruction, build string) string {
+	switch instruction {
+	case "none":
+		return isolation.NetworkNone
+	case "host":
+		return isolation.NetworkHost
+	default:
+		return build
+	}
+}
+
+// archive unpacks what ADD finds to be an archive.
+func (x *executor) archive(ino *tree.Inode) (*tree.Tree, error) {
+	return layer.ReadArchive(x.disk, ino)
+}
