@@ -45,9 +45,8 @@ type Request struct {
 
 	Output Output
 	Run    RunOptions
-	// Isolation is "auto" or "namespace".
-	Isolation string
-
+	// IgnorePaths are absolute; what a RUN changes there is not in its layer.
+	IgnorePaths []string
 	// Dir holds what the build needs on disk; with FallbackDir another directory is made where Dir cannot be.
 	Dir         string
 	FallbackDir bool

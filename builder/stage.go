@@ -78,7 +78,11 @@ func (r *run) instruction(ctx context.Context, in *plan.Instruction) error {
 	if err != nil {
 		return err
 	}
-	next, changes, err := tree.Canon(before, after)
+	var ignore func(string) bool
+	if _, ok := in.Op.(plan.Run); ok {
+		ignore = below(r.x.req.IgnorePaths)
+	}
+	next, changes, err := tree.Canon(before, after, ignore)
 	if err != nil {
 		return err
 	}
@@ -100,6 +104,22 @@ func (r *run) operate(ctx context.Context, in *plan.Instruction, before *tree.Tr
 		return workdir(op, before, r.x.times)
 	default:
 		return nil, fmt.Errorf("no way to carry out a %T", op)
+	}
+}
+
+// below returns a function that tells whether a path is one of those given, which are absolute, or lies below one.
+func below(paths []string) func(string) bool {
+	if len(paths) == 0 {
+		return nil
+	}
+	return func(p string) bool {
+		for _, dir := range paths {
+			dir = strings.TrimPrefix(path.Clean(dir), "/")
+			if p == dir || strings.HasPrefix(p, dir+"/") {
+				return true
+			}
+		}
+		return false
 	}
 }
 

@@ -186,7 +186,7 @@ func (r *overlayRoot) Run(ctx context.Context, t *tree.Tree, p Process) (*tree.T
 	if err != nil {
 		return nil, err
 	}
-	next, _, err := tree.Canon(t, raw)
+	next, _, err := tree.Canon(t, raw, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +277,7 @@ func (r *plainRoot) Run(ctx context.Context, t *tree.Tree, p Process) (*tree.Tre
 	if err != nil {
 		return nil, err
 	}
-	next, _, err := tree.Canon(t, raw)
+	next, _, err := tree.Canon(t, raw, nil)
 	if err != nil {
 		return nil, err
 	}

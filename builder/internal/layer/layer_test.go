@@ -291,7 +291,7 @@ func TestWriteAndReadBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, changes, err := tree.Canon(before, tr)
+			_, changes, err := tree.Canon(before, tr, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

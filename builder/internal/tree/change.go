@@ -123,10 +123,14 @@ func (e *Editor) Apply(c Change) error {
 // a layer, and those changes. It differs from next where a layer cannot tell: times of directories
 // with no change below them stay as they were. Every instruction's result goes through
 // it, so that a Tree is the same whether an instruction ran or its layer came out of a cache.
-func Canon(prev, next *Tree) (*Tree, []Change, error) {
+// Changes of which ignore, if it is not nil, says true are left out.
+func Canon(prev, next *Tree, ignore func(p string) bool) (*Tree, []Change, error) {
 	var changes []Change
 	e := prev.Edit()
 	err := Diff(prev, next, func(c Change) error {
+		if ignore != nil && ignore(c.Path) {
+			return nil
+		}
 		changes = append(changes, c)
 		return e.Apply(c)
 	})

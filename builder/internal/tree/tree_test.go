@@ -135,14 +135,14 @@ func TestDiff(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			prev := build(t, base)
 			next := change(t, prev, tt.edit)
-			canon, changes, err := Canon(prev, next)
+			canon, changes, err := Canon(prev, next, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if d := cmp.Diff(tt.want, describe(changes)); d != "" {
 				t.Errorf("changes (-want +got):\n%s", d)
 			}
-			_, again, err := Canon(canon, next)
+			_, again, err := Canon(canon, next, nil)
 			if err != nil || len(again) != 0 {
 				t.Errorf("after applying the changes Diff still finds %q, %v", describe(again), err)
 			}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command kaniko-go builds a container image from a Dockerfile inside its own
+// container and pushes it. Everything is configured by environment variables; see docs/configuration.md.
+//
+// This package only wires: configuration, mode, results, exit code.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"go.uber.org/zap"
+
+	"github.com/kaniko-go/kaniko-go/builder"
+	"github.com/kaniko-go/kaniko-go/builder/isolation"
+	"github.com/kaniko-go/kaniko-go/results"
+	"github.com/kaniko-go/kaniko-go/step/config"
+)
+
+// version is set when the binary is linked.
+var version = "devel"
+
+func main() {
+	isolation.Dispatch()
+	os.Exit(run(isolation.Enter()))
+}
+
+// run returns the exit code.
+func run(status isolation.Status) int {
+	cfg, err := config.Load()
+	if err != nil {
+		// There is no configured log yet: the problems are lines, the cause is the last.
+		return complain(newLogger(config.Log{}), err)
+	}
+	log := newLogger(cfg.Log)
+	ctx, stop := untilSignal(context.Background())
+	defer stop()
+	if err := build(ctx, cfg, status, log); err != nil {
+		return fail(ctx, cfg, log, err)
+	}
+	return 0
+}
+
+// complain reports configuration errors, all of them.
+func complain(log *zap.Logger, err error) int {
+	lines := strings.Split(err.Error(), "\n")
+	for _, line := range lines {
+		log.Error(line)
+	}
+	if len(lines) > 1 {
+		log.Error(fmt.Sprintf("%d problems with the configuration, see above", len(lines)))
+	}
+	return builder.ExitConfig
+}
+
+// build carries out mode build: results are proved writable first and written last.
+func build(ctx context.Context, cfg *config.Config, status isolation.Status, log *zap.Logger) error {
+	log.Debug("kaniko-go " + version)
+	out := outputs(cfg)
+	if err := errors.Join(out.RemoveStale(), out.Probe()); err != nil {
+		return &resultsError{err}
+	}
+	if !cfg.NoPush {
+		if err := out.Check(cfg.Destination); err != nil {
+			return &resultsError{err}
+		}
+	}
+	b, err := newBuilder(cfg, status, log)
+	if err != nil {
+		return err
+	}
+	defer b.Registry.Close()
+	res, err := b.Build(ctx, request(cfg))
+	if err != nil || res == nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := out.Write(results.Image{Digest: res.Digest, Destinations: res.Destinations}); err != nil {
+		return &resultsError{err}
+	}
+	return nil
+}
+
+// resultsError is a result that could not be written.
+type resultsError struct{ err error }
+
+func (e *resultsError) Error() string { return "results: " + e.err.Error() }
+func (e *resultsError) Unwrap() error { return e.err }
+
+// signalError is the signal that ended the run.
+type signalError struct{ sig syscall.Signal }
+
+func (e *signalError) Error() string { return fmt.Sprintf("ended by signal %v", e.sig) }
+
+// untilSignal returns a context that ends with the first SIGTERM or SIGINT. Further ones change nothing: a process group
+// may deliver the same one twice.
+func untilSignal(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		for s := range signals {
+			if s, ok := s.(syscall.Signal); ok {
+				cancel(&signalError{s})
+			}
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); close(signals); cancel(nil) }
+}
+
+// fail reports why the run failed, in one last line, and returns the exit code.
+func fail(ctx context.Context, cfg *config.Config, log *zap.Logger, err error) int {
+	code := exitCode(ctx, err)
+	cause := builder.Cause(err)
+	var sig *signalError
+	if errors.As(context.Cause(ctx), &sig) {
+		cause = sig.Error()
+	} else if excerpt := builder.Excerpt(err); excerpt != "" {
+		for line := range strings.Lines(excerpt) {
+			log.Error(strings.TrimSuffix(line, "\n"))
+		}
+	}
+	if p := cfg.TerminationLog(); p != "" {
+		if err := results.WriteCause(p, cause); err != nil {
+			log.Warn(err.Error())
+		}
+	}
+	log.Error("error: "+cause, zap.Int("exit", code))
+	return code
+}
+
+func exitCode(ctx context.Context, err error) int {
+	var (
+		sig *signalError
+		res *resultsError
+	)
+	switch {
+	case errors.As(context.Cause(ctx), &sig):
+		return 128 + int(sig.sig)
+	case errors.As(err, &res):
+		return builder.ExitEnvironment
+	default:
+		return builder.ExitCode(err)
+	}
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"strings"
+
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.uber.org/zap"
+
+	"github.com/kaniko-go/kaniko-go/builder"
+	"github.com/kaniko-go/kaniko-go/builder/isolation"
+	"github.com/kaniko-go/kaniko-go/builder/registry"
+	"github.com/kaniko-go/kaniko-go/results"
+	"github.com/kaniko-go/kaniko-go/step/config"
+)
+
+// outputs are the result files that the configuration asks for.
+func outputs(cfg *config.Config) results.Outputs {
+	out := results.Outputs{
+		Dir:        cfg.ResultsDir,
+		DigestFile: cfg.DigestFile,
+		NameFile:   cfg.ImageNameWithDigestFile,
+		TagFile:    cfg.ImageNameTagWithDigestFile,
+	}
+	if strings.HasPrefix(cfg.ResultsDir, "/tekton/") {
+		out.Limit = results.TektonLimit
+	}
+	return out
+}
+
+func newBuilder(cfg *config.Config, status isolation.Status, log *zap.Logger) (*builder.Builder, error) {
+	progress := results.Progress{Path: cfg.ArgoProgressFile}
+	out := builder.NewLog(log, func(done, total int) {
+		if err := progress.Set(done, total); err != nil {
+			log.Debug(err.Error())
+		}
+	})
+	client, err := registry.New(registryOptions(cfg, log, out))
+	if err != nil {
+		return nil, err
+	}
+	return &builder.Builder{Registry: client, Isolation: status, Log: out}, nil
+}
+
+func registryOptions(cfg *config.Config, log *zap.Logger, out *builder.Log) registry.Options {
+	o := registry.Options{
+		DockerConfig:            cfg.CredentialsFile(),
+		AuthJSON:                []byte(cfg.DockerAuthConfig),
+		Insecure:                cfg.Insecure,
+		InsecurePull:            cfg.InsecurePull,
+		InsecureRegistries:      cfg.InsecureRegistry,
+		SkipTLSVerify:           cfg.SkipTLSVerify || cfg.SkipTLSVerifyPull,
+		SkipTLSVerifyRegistries: cfg.SkipTLSVerifyRegistry,
+		Certificates:            cfg.RegistryCertificate,
+		ClientCerts:             map[string]registry.ClientCert{},
+		Mirrors:                 cfg.RegistryMirror,
+		Maps:                    cfg.RegistryMap,
+		SkipDefaultFallback:     cfg.SkipDefaultRegistryFallback,
+		Retries:                 cfg.PushRetry,
+		UserAgent:               "kaniko-go/" + version,
+		Log:                     log,
+		Progress:                builder.TransferProgress(out),
+	}
+	for host, pair := range cfg.RegistryClientCert {
+		o.ClientCerts[host] = registry.ClientCert{CertFile: pair.Cert, KeyFile: pair.Key}
+	}
+	return o
+}
+
+// request is the build that the configuration asks for.
+func request(cfg *config.Config) builder.Request {
+	r := builder.Request{
+		Context:     cfg.Context,
+		ContextSub:  cfg.ContextSubPath,
+		Dockerfile:  cfg.Dockerfile,
+		Target:      cfg.Target,
+		BuildArgs:   buildArgs(cfg),
+		Labels:      cfg.Label.Map(),
+		Epoch:       cfg.Epoch(),
+		Output:      output(cfg),
+		Run:         runOptions(cfg),
+		IgnorePaths: cfg.IgnorePath,
+		Dir:         cfg.Dir,
+		FallbackDir: cfg.Dir == config.DefaultDir,
+	}
+	if p := platform(cfg); p != nil {
+		r.Platform = p
+	}
+	if cfg.Dryrun {
+		r.DryRun = os.Stdout
+	}
+	return r
+}
+
+// buildArgs are those that were given, and the proxies where they were not.
+func buildArgs(cfg *config.Config) map[string]string {
+	args := cfg.ProxyArgs.Map()
+	for k, v := range cfg.BuildArg.Map() {
+		args[k] = v
+	}
+	return args
+}
+
+// platform is what was asked for; config.Validate has parsed it before.
+func platform(cfg *config.Config) *ocispec.Platform {
+	if len(cfg.Platform) == 0 {
+		return nil
+	}
+	p, err := platforms.Parse(cfg.Platform[0])
+	if err != nil {
+		return nil
+	}
+	p = platforms.Normalize(p)
+	return &p
+}
+
+func output(cfg *config.Config) builder.Output {
+	return builder.Output{
+		Destinations:  cfg.Destination,
+		NoPush:        cfg.NoPush,
+		SkipPushCheck: cfg.SkipPushPermissionCheck,
+		Layout:        cfg.OCILayoutPath,
+		Tarball:       cfg.TarPath,
+		Compression:   string(cfg.Compression),
+		Level:         max(cfg.CompressionLevel, 0),
+		Docker:        cfg.ImageFormat == config.Docker,
+	}
+}
+
+func runOptions(cfg *config.Config) builder.RunOptions {
+	o := builder.RunOptions{
+		Hostname: cfg.Hostname,
+		ShmSize:  int64(cfg.ShmSize),
+		Timeout:  cfg.RunTimeout,
+	}
+	if cfg.Network == config.NetworkNone {
+		o.Network = isolation.NetworkNone
+	}
+	for _, h := range cfg.AddHost {
+		o.Hosts = append(o.Hosts, isolation.Host{Name: h.Name, IP: h.IP})
+	}
+	for _, u := range cfg.Ulimit {
+		o.Ulimits = append(o.Ulimits, isolation.Ulimit{Name: u.Name, Soft: uint64(u.Soft), Hard: uint64(u.Hard)})
+	}
+	return o
+}
