@@ -192,7 +192,7 @@ func TestBasicAuth(t *testing.T) {
 func tokenServer(t *testing.T, uses int) (*fakeRegistry, *[]string) {
 	t.Helper()
 	var mu sync.Mutex
-	left, serial := 0, 0
+	left := map[string]int{}
 	scopes := &[]string{}
 	f := newFake(t)
 	f.add(func(w http.ResponseWriter, r *http.Request) bool {
@@ -204,14 +204,14 @@ func tokenServer(t *testing.T, uses int) (*fakeRegistry, *[]string) {
 				_, _ = w.Write([]byte(`{"details":"incorrect username or password"}`))
 				return true
 			}
-			serial++
-			left = uses
+			token := fmt.Sprintf("t%d", len(left))
+			left["Bearer "+token] = uses
 			*scopes = append(*scopes, strings.Join(r.URL.Query()["scope"], " "))
-			_, _ = fmt.Fprintf(w, `{"token":"t%d"}`, serial)
+			_, _ = fmt.Fprintf(w, `{"token":%q}`, token)
 			return true
 		}
-		if r.Header.Get("Authorization") == fmt.Sprintf("Bearer t%d", serial) && left > 0 {
-			left--
+		if auth := r.Header.Get("Authorization"); left[auth] > 0 {
+			left[auth]--
 			return false
 		}
 		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+f.Host+`/token",service="test"`)
@@ -223,13 +223,13 @@ func tokenServer(t *testing.T, uses int) (*fakeRegistry, *[]string) {
 
 // Tokens that expire in the middle of a push are renewed, bodies are sent again.
 func TestTokenExpires(t *testing.T) {
-	f, scopes := tokenServer(t, 2)
+	f, scopes := tokenServer(t, 5)
 	img := randomImage(t, 50_000, 3)
 	o := Options{AuthJSON: authJSON(f.Host, "me", "secret")}
 	if _, err := newClient(t, o).Publish(context.Background(), []string{f.Host + "/a:1"}, img); err != nil {
 		t.Fatal(err)
 	}
-	if len(*scopes) < 4 || (*scopes)[0] != "repository:a:push,pull" {
+	if len(*scopes) < 3 || (*scopes)[0] != "repository:a:push,pull" {
 		t.Errorf("scopes %q", *scopes)
 	}
 }
@@ -308,7 +308,9 @@ func TestGuard(t *testing.T) {
 	}{
 		{"home", "registry.example.com", "https://registry.example.com/v2/", b, "", true},
 		{"home with its port", "registry.example.com", "https://registry.example.com:443/v2/", b, "", true},
-		{"another port", "registry.example.com", "https://registry.example.com:8443/v2/", b, "", false},
+		{"token to another port", "registry.example.com", "https://registry.example.com:8443/v2/", tok, "", false},
+		{"realm at another port", "registry.example.com", "https://registry.example.com:8443/token", b, "", true},
+		{"realm at an address", "10.0.0.1:5000", "https://10.0.0.2/token", b, "", false},
 		{"realm in the domain", "registry.example.com", "https://gitlab.example.com/jwt/auth", b, "", true},
 		{"realm of Docker Hub", "index.docker.io", "https://auth.docker.io/token", b, "", true},
 		{"realm elsewhere", "registry.example.com", "https://evil.test/token", b, "", false},

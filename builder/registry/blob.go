@@ -86,7 +86,7 @@ func (b *blobReader) position(resp *http.Response) error {
 			return integrity("the registry has %d bytes, the manifest says %d", resp.ContentLength, b.desc.Size)
 		}
 		_, err := io.CopyN(io.Discard, resp.Body, b.done)
-		return err
+		return b.short(err)
 	}
 	var from, to int64
 	var total string
@@ -137,10 +137,7 @@ func (b *blobReader) once(p []byte) (int, error) {
 			return 0, err
 		}
 	} else if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		if err := b.recover(err); err != nil {
+		if err := b.recover(b.short(err)); err != nil {
 			return 0, err
 		}
 	}
@@ -166,23 +163,33 @@ func (b *blobReader) recover(err error) error {
 	return sleep(b.ctx, wait)
 }
 
+// short turns an orderly end before the blob's into what it is: content that does
+// not match, unless it comes out right when asked again.
+func (b *blobReader) short(err error) error {
+	if err == nil || !errors.Is(err, io.EOF) {
+		return err
+	}
+	return &finding{class: Integrity, text: fmt.Sprintf("it ends before its %d bytes", b.desc.Size), passing: true}
+}
+
+// verify checks digest and that nothing follows.
 func (b *blobReader) verify() error {
 	if got := fmt.Sprintf("%x", b.hash.Sum(nil)); got != b.desc.Digest.Hex {
 		return integrity("it is %s:%s", b.desc.Digest.Algorithm, got)
 	}
+	if b.body != nil {
+		if n, _ := io.ReadFull(b.body, make([]byte, 1)); n > 0 {
+			return integrity("it goes on after %d bytes", b.desc.Size)
+		}
+	}
 	return nil
 }
 
-// end makes sure that nothing follows.
+// end is reached after everything was verified, or at once for an empty blob.
 func (b *blobReader) end() error {
 	if b.desc.Size == 0 {
 		if err := b.verify(); err != nil {
 			return err
-		}
-	}
-	if b.body != nil {
-		if n, _ := io.ReadFull(b.body, make([]byte, 1)); n > 0 {
-			return integrity("it goes on after %d bytes", b.desc.Size)
 		}
 	}
 	b.report(true)

@@ -99,18 +99,19 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // finding is a judgement of our own on what a registry sent.
 type finding struct {
-	class Class
-	text  string
+	class   Class
+	text    string
+	passing bool // worth another try before it is final
 }
 
 func (f *finding) Error() string { return f.text }
 
 func integrity(format string, args ...any) error {
-	return &finding{Integrity, fmt.Sprintf(format, args...)}
+	return &finding{class: Integrity, text: fmt.Sprintf(format, args...)}
 }
 
 func unsupported(format string, args ...any) error {
-	return &finding{Unsupported, fmt.Sprintf(format, args...)}
+	return &finding{class: Unsupported, text: fmt.Sprintf(format, args...)}
 }
 
 // classOf returns the class of a finding in the chain, or 0.
@@ -199,10 +200,11 @@ func reasonOf(contentType string, body []byte) (codes []string, reason string) {
 			return nil, escape(structured.Details)
 		}
 	}
-	if strings.HasPrefix(contentType, "text/html") {
-		return nil, "an HTML page instead of a registry's answer: " + escape(string(body))
+	text := strings.TrimSpace(string(body))
+	if strings.HasPrefix(contentType, "text/html") || strings.HasPrefix(text, "<") {
+		return nil, "an HTML page instead of a registry's answer: " + escape(text)
 	}
-	return nil, escape(strings.TrimSpace(string(body)))
+	return nil, escape(text)
 }
 
 // escape cuts s to 256 bytes and makes control characters visible, so that a

@@ -131,7 +131,7 @@ func (p *publication) fill(ctx context.Context, repo name.Repository) error {
 	}
 	a.credential = s.credential
 	for _, doc := range p.image.manifests {
-		if s.head(ctx, doc.digest.String()) == doc.digest {
+		if there, _ := s.head(ctx, doc.digest.String()); there == doc.digest {
 			if err := p.readBack(ctx, s, doc, doc.digest, false); err != nil {
 				return a.fail(ctx, err)
 			}
@@ -291,7 +291,7 @@ func (m *move) explain(ctx context.Context, err error) error {
 // tagDigest returns the digest that a tag has, zero when there is none or it may
 // not be read. It prefers HEAD, which registries do not count as a pull.
 func (s *session) tagDigest(ctx context.Context, tag string) v1.Hash {
-	if h := s.head(ctx, tag); h != (v1.Hash{}) {
+	if h, known := s.head(ctx, tag); known {
 		return h
 	}
 	f, err := s.manifest(ctx, tag)
@@ -301,18 +301,16 @@ func (s *session) tagDigest(ctx context.Context, tag string) v1.Hash {
 	return f.digest
 }
 
-// head returns the digest that HEAD answers, zero when there is none.
-func (s *session) head(ctx context.Context, id string) v1.Hash {
+// head returns the digest that HEAD answers, zero for: there is none. Not all
+// registries give an answer that is known to mean either.
+func (s *session) head(ctx context.Context, id string) (digest v1.Hash, known bool) {
 	resp, err := s.do(ctx, http.MethodHead, s.url("manifests", id), acceptManifest(), http.StatusOK)
 	if err != nil {
-		return v1.Hash{}
+		return v1.Hash{}, absent(err)
 	}
 	_ = resp.Body.Close()
-	h, err := v1.NewHash(resp.Header.Get("Docker-Content-Digest"))
-	if err != nil {
-		return v1.Hash{}
-	}
-	return h
+	digest, err = v1.NewHash(resp.Header.Get("Docker-Content-Digest"))
+	return digest, err == nil
 }
 
 func (p *publication) warn(text string) {

@@ -5,7 +5,6 @@ package registry
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -60,6 +59,7 @@ func TestResolveOnce(t *testing.T) {
 	f := newFake(t)
 	arm := v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}
 	publish(t, f.Host+"/base:1", index(t, imageFor(t, amd64), imageFor(t, arm)))
+	f.forget()
 	c := newClient(t, Options{})
 	var wg sync.WaitGroup
 	var images [8]*Image
@@ -73,8 +73,8 @@ func TestResolveOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := f.count("GET", "/manifests/1"); n != 1+1 { // the publisher's read-back is one
-		t.Errorf("the tag was read %d times", n-1)
+	if n := f.count("GET", "/manifests/1"); n != 1 {
+		t.Errorf("the tag was read %d times", n)
 	}
 	publish(t, f.Host+"/base:1", randomImage(t, 10, 1))
 	again, err := c.Resolve(context.Background(), f.Host+"/base:1", amd64)
@@ -252,10 +252,6 @@ func TestResolveVerifies(t *testing.T) {
 	}
 	flipped := bytes.Clone(data)
 	flipped[len(flipped)-1] ^= 1
-	var compact bytes.Buffer
-	if err := json.Compact(&compact, append([]byte(" "), raw...)); err != nil {
-		t.Fatal(err)
-	}
 	ldigest := digestOf(t, layers[0]).String()
 	tests := []struct {
 		name, path string

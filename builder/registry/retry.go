@@ -252,6 +252,10 @@ func isConnecting(err error) bool {
 
 // temporary reports whether a request that got no answer may get one later.
 func temporary(err error) bool {
+	var judged *finding
+	if errors.As(err, &judged) {
+		return judged.passing
+	}
 	var source *sourceError
 	var alert tls.AlertError
 	if errors.As(err, &source) || errors.As(err, &alert) || errors.Is(err, http.ErrSchemeMismatch) {
