@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package e2e holds the tests of the built binary: environment in; image, results, log and exit code out. What an image must
+// be is kept in testdata, written by another builder and read by people; nothing here looks inside the packages.
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/kaniko-go/kaniko-go/e2e/testenv"
+)
+
+// binary is the program under test.
+var binary string
+
+func TestMain(m *testing.M) {
+	testenv.Dispatch()
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "kaniko-go-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	if binary, err = testenv.Compile(ctx, dir); err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// world is a registry with a base in it.
+type world struct {
+	*testenv.Registry
+	base      string // reference of the busybox base
+	baseImage v1.Image
+}
+
+func newWorld(t *testing.T) world {
+	t.Helper()
+	testenv.NeedRoot(t)
+	testenv.Need(t, "busybox", "docker-registry")
+	base, err := testenv.Busybox(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := world{Registry: testenv.NewRegistry(t, testenv.RegistryOptions{}), baseImage: base}
+	w.base = w.Host + "/base/busybox:1"
+	if err := testenv.Push(context.Background(), base, w.base); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// files is a build context, path -> content.
+type files map[string]string
+
+// write makes the context in a new directory that every user may read.
+func (f files) write(t *testing.T) string {
+	t.Helper()
+	dir := testenv.Dir(t)
+	for name, content := range f {
+		full := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		mode := os.FileMode(0o644)
+		if strings.HasSuffix(name, ".sh") {
+			mode = 0o755
+		}
+		if err := os.WriteFile(full, []byte(content), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// env is what every build here has in common, with more on top.
+func (w world) env(context, destination string, more map[string]string) map[string]string {
+	env := map[string]string{"KANIKO_CONTEXT": context, "KANIKO_DESTINATION": destination, "KANIKO_BUILD_ARG": "BASE=" + w.base}
+	for k, v := range more {
+		env[k] = v
+	}
+	return env
+}
+
+// mustSucceed holds an outcome to what every good build owes: exit code 0, both results true, nothing left, and a valid image.
+func mustSucceed(t *testing.T, o testenv.Outcome, destination string) v1.Image {
+	t.Helper()
+	if o.Code != 0 {
+		t.Fatalf("exit code %d\n%s", o.Code, o.Log)
+	}
+	image, err := testenv.Pull(context.Background(), destination)
+	if err != nil {
+		t.Fatalf("reading back: %v\n%s", err, o.Log)
+	}
+	digest, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Results["IMAGE_DIGEST"] != digest.String() || o.Results["IMAGE_URL"] != destination {
+		t.Errorf("results %q; the registry has %s at %s", o.Results, digest, destination)
+	}
+	if layers, err := image.Layers(); err == nil && len(layers) > 0 {
+		if err := validate.Image(image); err != nil {
+			t.Errorf("the image is not valid: %v", err)
+		}
+	}
+	mustBeClean(t, o)
+	return image
+}
+
+func mustBeClean(t *testing.T, o testenv.Outcome) {
+	t.Helper()
+	if len(o.Left) > 0 {
+		t.Errorf("left behind: %q\n%s", o.Left, o.Log)
+	}
+	if o.Stdout != "" {
+		t.Errorf("standard output is not free: %q", o.Stdout)
+	}
+}
+
+// scratch is the empty image, what FROM scratch begins with.
+func scratch() v1.Image { return empty.Image }
