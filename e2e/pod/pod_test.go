@@ -8,7 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log"
+	"log" //nolint:depguard // the registry of ggcr takes no other
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -271,7 +271,8 @@ func TestRefusals(t *testing.T) {
 // with what the registry has.
 func TestBuild(t *testing.T) {
 	step := binary(t)
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	quiet := log.New(io.Discard, "", 0) //nolint:forbidigo // see the import
+	server := httptest.NewServer(registry.New(registry.Logger(quiet)))
 	t.Cleanup(server.Close)
 	host := strings.TrimPrefix(server.URL, "http://")
 	source := directory(t, map[string]string{

@@ -61,7 +61,7 @@ type volumeMount struct {
 // Where Tekton keeps results and credentials in a pod.
 const (
 	tektonResults     = "/tekton/results"
-	tektonCredentials = "/tekton/creds"
+	tektonCredentials = "/tekton/creds" //nolint:gosec // a path
 )
 
 // Tekton makes the pod of a Task with one step below the directory root. It

@@ -48,7 +48,7 @@ func Load() (*Config, error) {
 func dropEmpty() error {
 	for _, entry := range os.Environ() {
 		if key, value, _ := strings.Cut(entry, "="); key != "" && value == "" {
-			if err := os.Unsetenv(key); err != nil {
+			if err := os.Unsetenv(key); err != nil { //nolint:forbidigo // the one permitted edit: envconfig cannot be told
 				return fmt.Errorf("environment: %w", err)
 			}
 		}
@@ -71,7 +71,7 @@ func process(g group, known []Variable) []error {
 			return problems
 		}
 		problems = append(problems, parseProblems(parse, known)...)
-		if err := os.Unsetenv(parse.KeyName); err != nil {
+		if err := os.Unsetenv(parse.KeyName); err != nil { //nolint:forbidigo // the process ends with these problems
 			return append(problems, fmt.Errorf("%s: %w", parse.KeyName, err))
 		}
 	}
