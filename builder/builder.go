@@ -144,7 +144,7 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 	if err != nil {
 		return nil, err
 	}
-	b.Log.Table()
+	b.Log.Table(x.labels())
 	for _, w := range p.Warnings {
 		b.Log.Warn(fmt.Sprintf("%s: %s (line %d)", w.Rule, w.Message, firstLine(w.Location)))
 	}

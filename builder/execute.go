@@ -96,6 +96,15 @@ func newExecutor(b *Builder, r Request, p *plan.Plan, in inputs) *executor {
 	return x
 }
 
+// labels are the stages' names for people, in order.
+func (x *executor) labels() []string {
+	var out []string
+	for _, st := range x.plan.Stages {
+		out = append(out, x.stages[st].label)
+	}
+	return out
+}
+
 // findBases lists the images that the plan reads and finds out which of them are needed on disk, and which will be
 // read out of order: those whose files a RUN sees, and those that are copied from.
 func (x *executor) findBases() {

@@ -8,6 +8,8 @@ package progress
 import (
 	"bytes"
 	"fmt"
+	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -113,10 +115,13 @@ func (s *Step) Output() *Lines {
 	}}
 }
 
-// Table writes one line for each instruction: label, time, size of the layer and text.
-func (l *Log) Table() {
+// Table writes one line for each instruction: label, time, size of the layer and text; stages in the order given.
+func (l *Log) Table(stages []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	sort.SliceStable(l.steps, func(i, j int) bool {
+		return slices.Index(stages, l.steps[i].stage) < slices.Index(stages, l.steps[j].stage)
+	})
 	width := 0
 	for _, s := range l.steps {
 		width = max(width, len(s.label))

@@ -28,8 +28,8 @@ const runPrefix = "build-"
 type Store struct {
 	dir  string
 	lock *os.File
-	// made is the directory above, when the Store made it and so removes it.
-	made string
+	// made are the directories above that the Store made and so removes, innermost first.
+	made []string
 }
 
 // Open makes a Store below dir, which is made if it is missing, after removing what dead builds left there.
@@ -48,7 +48,7 @@ func Open(dir, preferred string) (*Store, error) {
 		if err != nil {
 			return nil, fmt.Errorf("no work directory: %s cannot be made, nor a temporary one: %w", preferred, err)
 		}
-		s.made, dir = tmp, tmp
+		s.made, dir = []string{tmp}, tmp
 	}
 	sweep(dir)
 	run, err := os.MkdirTemp(dir, runPrefix)
@@ -71,14 +71,17 @@ func Open(dir, preferred string) (*Store, error) {
 
 // make makes dir and finds out whether something can be made in it.
 func (s *Store) make(dir string) error {
-	_, err := os.Stat(dir)
-	missing := errors.Is(err, os.ErrNotExist)
+	var made []string
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		if _, err := os.Lstat(d); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		made = append(made, d)
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if missing {
-		s.made = dir
-	}
+	s.made = made
 	probe, err := os.MkdirTemp(dir, ".probe-")
 	if err != nil {
 		return err
@@ -125,9 +128,9 @@ func (s *Store) Close() error {
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Close())
 	}
-	if s.made != "" {
+	for _, d := range s.made {
 		// Another build may have begun in there: then it stays.
-		_ = os.Remove(s.made)
+		_ = os.Remove(d)
 	}
 	return err
 }
