@@ -5,10 +5,12 @@ package pod
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log" //nolint:depguard // the registry of ggcr takes no other
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -335,6 +337,45 @@ func TestBuild(t *testing.T) {
 				checkResults(t, pl, p, map[string]string{})
 			} else {
 				checkResults(t, pl, p, map[string]string{"IMAGE_DIGEST": "", "IMAGE_URL": "", "IMAGE_REF": "", "IMAGES": ""})
+			}
+		})
+	}
+}
+
+// TestCredentials pushes to a registry that asks for a password: the one in the
+// workspace or Secret must reach it, and without it the push is refused.
+func TestCredentials(t *testing.T) {
+	step := binary(t)
+	const user, password = "builder", "open sesame"
+	quiet := log.New(io.Discard, "", 0) //nolint:forbidigo // see the import
+	inner := registry.New(registry.Logger(quiet))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if u, p, ok := r.BasicAuth(); !ok || u != user || p != password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	host := strings.TrimPrefix(server.URL, "http://")
+	source := directory(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	auth := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+	secret := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, auth)
+	for _, pl := range platforms() {
+		for _, file := range []string{"config.json", ".dockerconfigjson"} {
+			t.Run(pl.name+"/"+file, func(t *testing.T) {
+				p := pl.pod(t, map[string]string{"IMAGE": host + "/a:1"}, source, directory(t, map[string]string{file: secret}))
+				if code, _, stderr := run(t, p, step); code != 0 {
+					t.Errorf("exit code %d\n%s", code, stderr)
+				}
+			})
+		}
+		t.Run(pl.name+"/none", func(t *testing.T) {
+			p := pl.pod(t, map[string]string{"IMAGE": host + "/a:1"}, source, "")
+			code, _, stderr := run(t, p, step)
+			if code != 6 || strings.Contains(stderr, password) {
+				t.Errorf("exit code %d, want 6\n%s", code, stderr)
 			}
 		})
 	}

@@ -188,11 +188,11 @@ func TestProblems(t *testing.T) {
 		{
 			"everything at once",
 			map[string]string{
-				"KANIKO_DESTINATON": dest, "KANIKO_CACHE": "true", "KANIKO_XYZZY_PLUGH": "1",
+				"KANIKO_DESTINATIONS": dest, "KANIKO_CACHE": "true", "KANIKO_XYZZY_PLUGH": "1",
 				"KANIKO_MODE": "warm", "KANIKO_DRYRUN": "maybe", "KANIKO_COMPRESSION": "xz",
 				"KANIKO_COMPRESSION_LEVEL": "fast", "KANIKO_ADD_HOST": "a\nb=c", "KANIKO_RUN_TIMEOUT": "5",
 			},
-			`unknown variables: KANIKO_CACHE (not supported yet), KANIKO_DESTINATON (did you mean KANIKO_DESTINATION?), KANIKO_XYZZY_PLUGH; see docs/configuration.md
+			`unknown variables: KANIKO_CACHE (not supported yet), KANIKO_DESTINATIONS (did you mean KANIKO_DESTINATION?), KANIKO_XYZZY_PLUGH; see docs/configuration.md
 KANIKO_MODE=warm: not supported yet; supported: build
 KANIKO_DRYRUN=maybe: write true or false
 KANIKO_COMPRESSION=xz: not a known value; supported: gzip, zstd
