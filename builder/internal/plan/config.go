@@ -5,6 +5,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -129,7 +130,7 @@ func (s *stageState) workdir(c *instructions.WorkdirCommand, in *Instruction) er
 	s.workdirSet = true
 	config := &s.config.Config
 	config.WorkingDir = joinWorkdir(config.WorkingDir, next)
-	in.Op = Workdir{Path: config.WorkingDir, User: config.User}
+	in.Op = Workdir{Path: path.Clean(config.WorkingDir), User: config.User}
 	in.History = "WORKDIR " + config.WorkingDir
 	return nil
 }

@@ -172,19 +172,16 @@ func checkChmod(text string) error {
 	}
 }
 
-// joinDest makes a destination absolute and keeps the ending that says it is
-// a directory. An absolute one stays as it is written.
+// joinDest makes a destination absolute and clean, and keeps the ending that
+// says it is a directory.
 func joinDest(dir, dest string) string {
 	if dest == "" || dest == "." {
 		dest = "./"
 	}
-	if path.IsAbs(dest) {
-		return dest
+	joined := path.Clean(dest)
+	if !path.IsAbs(dest) {
+		joined = path.Join("/", dir, dest)
 	}
-	if !path.IsAbs(dir) {
-		dir = "/" + dir
-	}
-	joined := path.Join(dir, dest)
 	switch {
 	case strings.HasSuffix(dest, "/") && joined != "/":
 		return joined + "/"

@@ -171,6 +171,9 @@ func (p *planner) warnPlatform(n *node, want ocispec.Platform) {
 	if want.OS == got.OS && want.Architecture == got.Architecture {
 		return
 	}
+	if len(n.image.Config.RootFS.DiffIDs) == 0 {
+		return // without layers an image fits every platform
+	}
 	rule := &linter.RuleInvalidBaseImagePlatform
 	message := rule.Format(n.baseName, platforms.FormatAll(platforms.Normalize(want)), platforms.FormatAll(platforms.Normalize(got)))
 	p.lint.WithMergedConfigFromComments(n.comments).Run(rule, n.location, message)

@@ -255,12 +255,10 @@ func joinWorkdir(current, next string) string {
 	}
 }
 
-// dir is the working directory of RUN and of relative destinations.
+// dir is the working directory of RUN and of relative destinations. It is
+// clean, as the directory is that WORKDIR made: "/a/../b" needs no /a.
 func (s *stageState) dir() string {
-	if s.config.Config.WorkingDir == "" {
-		return "/"
-	}
-	return s.config.Config.WorkingDir
+	return path.Join("/", s.config.Config.WorkingDir)
 }
 
 func emptyImage(platform ocispec.Platform) dockerspec.DockerOCIImage {

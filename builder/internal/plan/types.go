@@ -115,7 +115,7 @@ type Run struct {
 	Env []string
 	// User is the USER in force, "" for none; resolved in the stage's own /etc/passwd when it runs.
 	User string
-	// Dir is the working directory, absolute.
+	// Dir is the working directory, absolute and clean.
 	Dir string
 	// Files are scripts given as heredocs with an interpreter line, to be seen read-only below /dev/pipes.
 	Files []Inline
@@ -134,7 +134,7 @@ type Copy struct {
 	// whatever their order in the line.
 	Sources []string
 	Files   []Inline
-	// Dest is absolute (joined with WORKDIR) and keeps the trailing slash or "/." that makes it a directory.
+	// Dest is absolute (joined with WORKDIR), clean, and keeps the trailing slash or "/." that makes it a directory.
 	Dest string
 	// Chown and Chmod are expanded, "" when absent. Chmod is valid: octal up to 07777, or symbolic.
 	Chown, Chmod string
@@ -148,7 +148,7 @@ type Inline struct {
 
 // Workdir is a WORKDIR instruction: the directory is made if it is missing.
 type Workdir struct {
-	// Path is absolute.
+	// Path is absolute and clean; the configuration may spell it otherwise.
 	Path string
 	// User is the USER in force, who owns what is made.
 	User string
