@@ -11,12 +11,15 @@
 package snapshot
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"sort"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -38,6 +41,8 @@ type scanner struct {
 	root *os.File
 	prev *tree.Tree
 	edit *tree.Editor
+	// overwrites says that later RUNs write over the files of this root.
+	overwrites bool
 	// linked finds the further names of an inode; only files with several are in it.
 	linked map[uint64]*tree.Inode
 }
@@ -99,24 +104,40 @@ func (s *scanner) file(dir *os.File, name, p string, st *unix.Stat_t, m tree.Met
 	if m.Xattrs, err = capability(dir, name); err != nil {
 		return nil, err
 	}
-	c := &rootFile{root: s.root, path: p, size: st.Size, mtime: st.Mtim}
+	c := &rootFile{root: s.root, path: p, size: st.Size, mtime: st.Mtim, overwritten: s.overwrites}
 	ino := tree.NewFile(m, st.Size, c)
 	ino.Shared = st.Nlink > 1
-	if old != nil && old.SameMeta(ino) && old.MTime == ino.MTime {
-		// An overlay copies a file up when it is opened for writing, and a time can be set back: only the
-		// bytes tell.
-		same, err := tree.SameContent(old, ino)
-		if err != nil {
-			return nil, err
-		}
-		if same {
-			ino = old
-		}
+	same, err := unchanged(old, ino, st.Mtim)
+	if err != nil {
+		return nil, err
+	}
+	if same {
+		ino = old
 	}
 	if st.Nlink > 1 {
 		s.linked[st.Ino] = ino
 	}
 	return ino, nil
+}
+
+// unchanged reports whether a file that was touched is still what it was. One that was written has another time of
+// modification. Where that is the same, as after a chown to the same owner, it may have been set back: only the bytes tell.
+func unchanged(old, now *tree.Inode, mtime unix.Timespec) (bool, error) {
+	if old == nil || !old.SameMeta(now) {
+		return false, nil
+	}
+	before := unix.Timespec{Sec: old.MTime}
+	was, ours := old.Content().(*rootFile)
+	if ours {
+		before = was.mtime
+	}
+	if before != mtime {
+		return false, nil
+	}
+	if is, ok := now.Content().(*rootFile); ours && ok && was.root == is.root {
+		return was.sameBytes(is)
+	}
+	return tree.SameContent(old, now)
 }
 
 // capability reads the one extended attribute that a layer of a RUN holds.
@@ -148,6 +169,10 @@ type rootFile struct {
 	path  string
 	size  int64
 	mtime unix.Timespec
+	// overwritten says that the bytes may be others after the next RUN. What they were is then kept as
+	// a digest, made while the layer is written.
+	overwritten bool
+	digest      atomic.Pointer[[sha256.Size]byte]
 }
 
 // Open implements tree.Content. A file that is not the one that was found by the snapshot is an error.
@@ -163,7 +188,60 @@ func (c *rootFile) Open() (io.ReadCloser, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != c.size || st.Mtim != c.mtime {
 		return nil, errors.Join(&fs.PathError{Op: "open", Path: "/" + c.path, Err: errors.New("the file changed after the snapshot")}, f.Close())
 	}
+	if c.overwritten && c.digest.Load() == nil {
+		return &digester{File: f, h: sha256.New(), content: c}, nil
+	}
 	return f, nil
+}
+
+// sameBytes compares the bytes that c had with those that now has at the same path. Not to know is to say no.
+func (c *rootFile) sameBytes(now *rootFile) (bool, error) {
+	if c.size == 0 {
+		return true, nil
+	}
+	was := c.digest.Load()
+	if was == nil {
+		return false, nil
+	}
+	r, err := now.Open()
+	if err != nil {
+		return false, err
+	}
+	_, err = io.Copy(io.Discard, r)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return false, err
+	}
+	is := now.digest.Load()
+	return is != nil && *is == *was, nil
+}
+
+// digester notes the digest of a file that was read to its end.
+type digester struct {
+	*os.File
+	h       hash.Hash
+	n       int64
+	content *rootFile
+}
+
+// Read implements io.Reader.
+func (d *digester) Read(p []byte) (int, error) {
+	n, err := d.File.Read(p)
+	d.h.Write(p[:n])
+	d.n += int64(n)
+	return n, err
+}
+
+// WriteTo hides that of os.File, which would go past Read.
+func (d *digester) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, struct{ io.Reader }{d})
+}
+
+// Close implements io.Closer.
+func (d *digester) Close() error {
+	if d.n == d.content.size {
+		d.content.digest.Store((*[sha256.Size]byte)(d.h.Sum(nil)))
+	}
+	return d.File.Close()
 }
 
 // names lists a directory in byte order.

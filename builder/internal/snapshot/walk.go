@@ -66,6 +66,7 @@ func Walk(ctx context.Context, root *os.File, rec *Record, prev *tree.Tree, o Op
 		return nil, nil, fmt.Errorf("snapshot: %w", err)
 	}
 	s := newScanner(root, prev, o)
+	s.overwrites = true
 	for _, d := range diffs {
 		if err := s.walkDiff(d); err != nil {
 			return nil, nil, fmt.Errorf("snapshot: /%s: %w", d.path, err)
