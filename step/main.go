@@ -68,7 +68,7 @@ func build(ctx context.Context, cfg *config.Config, status isolation.Status, log
 	}
 	if !cfg.NoPush {
 		if err := out.Check(cfg.Destination); err != nil {
-			return &resultsError{err}
+			return &configError{err}
 		}
 	}
 	b, err := newBuilder(cfg, status, log)
@@ -94,6 +94,12 @@ type resultsError struct{ err error }
 
 func (e *resultsError) Error() string { return "results: " + e.err.Error() }
 func (e *resultsError) Unwrap() error { return e.err }
+
+// configError is a configuration that asks for something impossible.
+type configError struct{ err error }
+
+func (e *configError) Error() string { return e.err.Error() }
+func (e *configError) Unwrap() error { return e.err }
 
 // signalError is the signal that ended the run.
 type signalError struct{ sig syscall.Signal }
@@ -141,12 +147,15 @@ func exitCode(ctx context.Context, err error) int {
 	var (
 		sig *signalError
 		res *resultsError
+		cfg *configError
 	)
 	switch {
 	case errors.As(context.Cause(ctx), &sig):
 		return 128 + int(sig.sig)
 	case errors.As(err, &res):
 		return builder.ExitEnvironment
+	case errors.As(err, &cfg):
+		return builder.ExitConfig
 	default:
 		return builder.ExitCode(err)
 	}
