@@ -116,7 +116,7 @@ func TestBombs(t *testing.T) {
 			if _, err = NewExpander('\\').Words(tc.word, testEnv()); err == nil {
 				t.Error("Words: no error")
 			}
-			if took := time.Since(began); took > 5*time.Second {
+			if took := time.Since(began); took > 20*time.Second {
 				t.Errorf("took %s", took)
 			}
 		})

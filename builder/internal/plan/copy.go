@@ -5,7 +5,6 @@ package plan
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"path"
 	"regexp"
 	"strconv"
@@ -209,20 +208,22 @@ var (
 
 // checkLocal refuses sources that have to be fetched. COPY never takes them.
 func checkLocal(source, name string) error {
-	kind, article := remoteKind(source)
+	kind, long := remoteKind(source)
 	switch {
 	case kind == "":
 		return nil
 	case name == "COPY":
 		return fmt.Errorf("source can't be a %s for COPY", kind)
 	default:
-		return fmt.Errorf("ADD of a %s is not supported yet: %s", article, redact(source))
+		// The address stays out of the message: it may hold a password.
+		return fmt.Errorf("ADD of a %s is not supported yet", long)
 	}
 }
 
-// remoteKind tells git and HTTP sources from paths. An HTTP address is git's
+// remoteKind tells git and HTTP sources from paths and names them for COPY's
+// and for ADD's message. An HTTP address is git's
 // only if its path ends in ".git"; "github.com/x/y" is a path.
-func remoteKind(source string) (kind, article string) {
+func remoteKind(source string) (kind, long string) {
 	scheme := strings.ToLower(strings.TrimSuffix(schemeForm.FindString(source), "://"))
 	switch scheme {
 	case "http", "https":
@@ -240,16 +241,4 @@ func remoteKind(source string) (kind, article string) {
 		}
 	}
 	return "", ""
-}
-
-// redact keeps a password in an address out of messages.
-func redact(source string) string {
-	if scpForm.MatchString(source) {
-		return source
-	}
-	u, err := url.Parse(source)
-	if err != nil {
-		return "(not a valid address)"
-	}
-	return u.Redacted()
 }
