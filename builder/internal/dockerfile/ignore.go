@@ -34,7 +34,8 @@ type Info struct {
 
 // ReadIgnore reads an ignore file: one pattern a line, "#" in the first column
 // for comments, "!" to include again, "**" for any number of directories, the
-// last match wins. A malformed pattern is an error that names it.
+// last match wins. A malformed pattern is an error that names it. A file
+// without patterns gives the nil Matcher.
 func ReadIgnore(r io.Reader) (*Matcher, error) {
 	limited := &io.LimitedReader{R: r, N: MaxSize + 1}
 	patterns, err := ignorefile.ReadAll(limited)
@@ -86,9 +87,10 @@ func checkPattern(pattern string) error {
 }
 
 // Match tells whether a path, slash-separated and relative to the context, is
-// hidden. parent is what Match returned for its directory.
+// hidden. parent is what Match returned for its directory. The top itself, ".",
+// is never hidden, not even by "*".
 func (m *Matcher) Match(name string, parent Info) (ignored bool, info Info) {
-	if m == nil {
+	if m == nil || name == "." {
 		return false, Info{}
 	}
 	pm, _ := m.pool.Get().(*patternmatcher.PatternMatcher)

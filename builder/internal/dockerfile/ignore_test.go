@@ -21,7 +21,7 @@ func TestMatcher(t *testing.T) {
 		{"comment only in the first column", " #x\n", []string{"#x"}, []string{"x"}},
 		{"star stays in its directory", "*.o\n", []string{"x.o"}, []string{"d/x.o"}},
 		{"double star", "**/*.o\nx/**\n", []string{"x.o", "d/e/x.o", "x/y", "x/y/z"}, []string{"x", "y"}},
-		{"again", "*\n!keep\n!src/**/*.go\n", []string{"a", "src", "src/x.c"}, []string{"keep", "keep/all", "src/a.go", "src/d/a.go"}},
+		{"again", "*\n!keep\n!src/**/*.go\n", []string{"a", "src", "src/x.c"}, []string{".", "keep", "keep/all", "src/a.go", "src/d/a.go"}},
 		{"last match wins", "!a\na\n!a/b\na/b/c\n", []string{"a", "a/x", "a/b/c"}, []string{"a/b", "a/b/d"}},
 		{"question and class", "?.[ch]\n", []string{"a.c", "b.h"}, []string{"ab.c", "a.o"}},
 		{"escaped", `\!a` + "\n", []string{"!a"}, []string{"a"}},

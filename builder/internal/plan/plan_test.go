@@ -23,7 +23,7 @@ import (
 	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
 )
 
-func parse(t testing.TB, source string) *dockerfile.File {
+func parse(t *testing.T, source string) *dockerfile.File {
 	t.Helper()
 	file, err := dockerfile.Parse("Dockerfile", []byte(source))
 	if err != nil {
@@ -158,8 +158,8 @@ RUN x
 `)
 	image := &Image{Ref: "x"}
 	image.Config.Config.Labels = map[string]string{"a": "b"}
-	resolve := func(context.Context, string, ocispec.Platform) (*Image, error) {
-		return image, nil
+	resolve := func(ctx context.Context, _ string, _ ocispec.Platform) (*Image, error) {
+		return image, ctx.Err()
 	}
 	plans := make([]string, 8)
 	var wait sync.WaitGroup
