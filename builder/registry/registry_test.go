@@ -45,7 +45,9 @@ type fault func(w http.ResponseWriter, r *http.Request) bool
 func newFake(t *testing.T, faults ...fault) *fakeRegistry {
 	t.Helper()
 	f := &fakeRegistry{faults: faults}
-	f.Server = httptest.NewServer(f.handler())
+	f.Server = httptest.NewUnstartedServer(f.handler())
+	f.Config.ErrorLog = quiet()
+	f.Start()
 	t.Cleanup(f.Close)
 	f.Host = strings.TrimPrefix(f.URL, "http://")
 	return f
@@ -244,3 +246,6 @@ func readLayer(l v1.Layer) ([]byte, error) {
 }
 
 func manifestPath(repo, id string) string { return fmt.Sprintf("/v2/%s/manifests/%s", repo, id) }
+
+// quiet is for servers that are expected to complain.
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }

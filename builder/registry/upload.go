@@ -244,7 +244,7 @@ func (s *session) begin(ctx context.Context, mount v1.Hash, from string) (locati
 // a signature in the query, and then without our credentials.
 func (s *session) location(resp *http.Response) (*url.URL, error) {
 	next, err := resp.Location()
-	if err != nil {
+	if err != nil || (next.Scheme != "https" && next.Scheme != "http") {
 		return nil, fmt.Errorf("%w: upload without a usable Location", errRedirect)
 	}
 	return next, s.guard.mayVisit(next.Host)
