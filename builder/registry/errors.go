@@ -346,7 +346,15 @@ func (a attempt) classifyStatus(e *Error) {
 // classifyNetwork sets class, reason and way out for a request without answer.
 func (a attempt) classifyNetwork(e *Error, err error) {
 	e.Class = Transient
-	e.Reason = escape(err.Error())
+	reason := err
+	var u *url.Error
+	if errors.As(err, &u) { // of two attempts, https and http, the first
+		reason = u.Err
+	}
+	e.Reason = escape(reason.Error())
+	if isConnecting(reason) {
+		e.Reason = "cannot reach " + a.host + ": " + e.Reason
+	}
 	var unknown x509.UnknownAuthorityError
 	var hostname x509.HostnameError
 	var invalid x509.CertificateInvalidError

@@ -286,7 +286,7 @@ func TestCheckPushWaitsForTheNetwork(t *testing.T) {
 	f.Close()
 	c := newClient(t, Options{})
 	err := c.CheckPush(context.Background(), f.Host+"/a:1")
-	wantError(t, err, Transient, "connection refused", f.Host)
+	wantError(t, err, Transient, "cannot reach "+f.Host, "connection refused")
 
 	timing := fast
 	timing.ConnectBudget = timing.RetryBudget
