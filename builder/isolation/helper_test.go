@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -127,12 +128,29 @@ func runOne(ctx context.Context, s Status, r run) result {
 
 // serveEnter ends in the way that how says, inside the namespaces.
 func serveEnter(how string) {
+	if how == "refused" {
+		// The filter of a RUN forbids namespaces, as that of a pod with RuntimeDefault does.
+		runtime.LockOSThread()
+		filter, err := seccompFilter()
+		if err := errors.Join(err, installFilter(filter)); err != nil {
+			panic(err)
+		}
+	}
 	s := Enter()
 	if !s.Namespaced {
 		fmt.Println(s.Reason)
 		os.Exit(99)
 	}
 	switch how {
+	case "refused":
+		os.Exit(98)
+	case "self":
+		fmt.Println(unix.Access(fdPath(int(s.self.Fd())), unix.W_OK))
+		copied, err := sealedCopy()
+		if err == nil {
+			_, err = copied.WriteAt([]byte("x"), 0)
+		}
+		fmt.Println(err)
 	case "exit":
 		os.Exit(42)
 	case "kill":
@@ -176,19 +194,35 @@ const dockerCaps = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+mknod,+net_
 
 func asRoot() situation { return situation{name: "root", want: MappingIdentity} }
 
+// asPod is root in a pod with nothing special: the default capabilities, and a
+// /proc in which the runtime has masked a file, which rules out PID namespaces.
+func asPod() situation {
+	s := withDockerCaps()
+	s.name, s.wrap = "pod", append(maskedProc(), s.wrap...)
+	return s
+}
+
+func withDockerCaps() situation {
+	return situation{
+		name: "root with default capabilities", want: MappingIdentity,
+		wrap: []string{"setpriv", "--bounding-set", dockerCaps, "--inh-caps", "-all", "--"},
+	}
+}
+
+func maskedProc() []string {
+	return []string{"unshare", "--mount", "sh", "-c", `mount --bind /dev/null /proc/interrupts && mount --bind -o ro /proc/sys /proc/sys && exec "$@"`, "sh"}
+}
+
 func situations(t *testing.T) []situation {
 	t.Helper()
 	all := []situation{asRoot()}
-	for _, tool := range []string{"setpriv", "useradd", "newuidmap"} {
+	for _, tool := range []string{"setpriv", "unshare", "useradd", "newuidmap"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Logf("only as root, for %s is missing", tool)
 			return all
 		}
 	}
-	all = append(all, situation{
-		name: "root with Docker's capabilities", want: MappingIdentity,
-		wrap: []string{"setpriv", "--bounding-set", dockerCaps, "--inh-caps", "-all", "--"},
-	})
+	all = append(all, withDockerCaps(), asPod())
 	for _, u := range []struct {
 		name string
 		uid  int
@@ -196,12 +230,24 @@ func situations(t *testing.T) []situation {
 	}{{subUser, 47110, MappingSubordinate}, {oneUser, 47111, MappingSingle}} {
 		makeUser(t, u.name, u.uid, u.want == MappingSubordinate)
 		id := fmt.Sprint(u.uid)
-		all = append(all, situation{
-			name: string(u.want), want: u.want, uid: u.uid,
-			wrap: []string{"setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--inh-caps", "-all", "--"},
-		})
+		user := []string{"setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--inh-caps", "-all", "--"}
+		all = append(all,
+			situation{name: string(u.want), want: u.want, uid: u.uid, wrap: user},
+			situation{name: string(u.want) + " in a pod", want: u.want, uid: u.uid, wrap: append(maskedProc(), user...)})
 	}
 	return all
+}
+
+// telling are the situations in which processes are found and killed in different ways.
+func telling(t *testing.T) []situation {
+	t.Helper()
+	var few []situation
+	for _, s := range situations(t) {
+		if s.name == "root" || strings.HasSuffix(s.name, "pod") && s.want != MappingSingle {
+			few = append(few, s)
+		}
+	}
+	return few
 }
 
 // makeUser adds an account for the length of the test, with or without subordinate ids.

@@ -89,7 +89,7 @@ type initProcess struct {
 	// commandSpec and commandStatus are our ends of the command's pipes.
 	commandSpec   *os.File
 	commandStatus *gob.Decoder
-	ns      string
+	ns            string
 }
 
 func (i *initProcess) prepare() error {
@@ -98,7 +98,7 @@ func (i *initProcess) prepare() error {
 	}
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded()...)
-	go i.pass(signals)
+	go i.pass(signals, os.Getppid())
 	if err := unix.Sethostname([]byte(i.spec.Process.Hostname)); err != nil {
 		return fmt.Errorf("sethostname: %w", err)
 	}
@@ -117,7 +117,7 @@ func (i *initProcess) prepare() error {
 	// Before it is up it must not see the image: a dynamically linked executable would load the
 	// image's libraries, with all our capabilities.
 	var ready report
-	if err := i.commandStatus.Decode(&ready); err != nil || ready.Kind != reportReady {
+	if err := i.commandStatus.Decode(&ready); err != nil {
 		return fmt.Errorf("the command's process did not start: %w", err)
 	}
 	if err := i.assembly.pivot(); err != nil {
@@ -206,8 +206,9 @@ func (i *initProcess) wait() (unix.WaitStatus, error) {
 	}
 }
 
-// pass hands signals on to the command. After SIGTERM there is a limit to its patience.
-func (i *initProcess) pass(signals <-chan os.Signal) {
+// pass hands signals on to the command. After SIGTERM there is a limit to its
+// patience, and when the builder is dead there is none.
+func (i *initProcess) pass(signals <-chan os.Signal, parent int) {
 	for s := range signals {
 		pid := int(i.command.Load())
 		n, ok := s.(syscall.Signal)
@@ -215,7 +216,10 @@ func (i *initProcess) pass(signals <-chan os.Signal) {
 			// Nothing runs yet; as the first process of a PID namespace we must end by ourselves.
 			os.Exit(exitRoleFailed)
 		}
-		if !ok {
+		if os.Getppid() != parent {
+			n = unix.SIGKILL
+		}
+		if !ok || i.ended.Load() {
 			continue
 		}
 		_ = unix.Kill(-pid, n)

@@ -151,7 +151,7 @@ func (a *assembly) bindFiles() error {
 		{Path: "/etc/hosts", Data: hosts(a.proc), Mode: 0o644},
 	}, a.proc.Files...)
 	for i, f := range files {
-		if err := a.bindFile(fmt.Sprintf("%s/%d", scratch, i), f); err != nil {
+		if err := a.bindFile(fmt.Sprintf("%s/generated-%d", scratch, i), f); err != nil {
 			return fmt.Errorf("%s: %w", f.Path, err)
 		}
 	}

@@ -127,6 +127,8 @@ type running struct {
 	// done is closed when the first process is dead and everything it reported is in reports.
 	done    chan struct{}
 	reports []report
+	// survivor is set when not everything could be killed after the first process had died.
+	survivor error
 }
 
 // start starts the first process of a RUN and the goroutines that serve it.
@@ -144,6 +146,10 @@ func (s Status) start(fs FS, p Process) (*running, error) {
 	statusR, statusW := pipes.fromChild()
 	r := &running{pid: s.PIDNamespace, done: make(chan struct{})}
 	r.cmd = s.command(roleInit, flags, specR, statusW, s.self)
+	if !s.PIDNamespace {
+		// Its death would not take the others with it, so when we die it is told to see to them.
+		r.cmd.SysProcAttr.Pdeathsig = unix.SIGTERM
+	}
 	r.connect(&pipes, p)
 	if pipes.err != nil {
 		pipes.closeOurs()
@@ -192,6 +198,10 @@ func (r *running) collect(status io.ReadCloser) {
 	}
 	_ = status.Close()
 	_ = r.cmd.Wait()
+	if len(r.reports) == 0 && !r.pid {
+		// In a PID namespace the others are dead with it; otherwise they are hunted down.
+		r.survivor = sweepMountNamespace(r.ns)
+	}
 }
 
 // supervise returns when the process is dead and its output delivered; it
@@ -227,20 +237,19 @@ func (r *running) supervise(ctx context.Context) (interrupted bool) {
 // outcome turns what was reported into Run's error.
 func (r *running) outcome(ctx context.Context, interrupted, oom bool) error {
 	var ended, failed, leftover error
-	reported := false
 	for _, rep := range r.reports {
 		switch rep.Kind {
 		case reportFailed:
-			reported, failed = true, rep.Err.err()
+			failed = rep.Err.err()
 		case reportStart:
-			reported, ended = true, &ExitError{Code: int(rep.Status), Reason: rep.Err.Text}
+			ended = &ExitError{Code: int(rep.Status), Reason: rep.Err.Text}
 		case reportExit:
-			reported, ended = true, exitError(unix.WaitStatus(rep.Status), oom)
+			ended = exitError(unix.WaitStatus(rep.Status), oom)
 		case reportLeftover:
 			leftover = rep.Err.err()
 		}
 	}
-	if !reported {
+	if len(r.reports) == 0 {
 		failed, ended = r.crashed(oom)
 	}
 	cause := context.Cause(ctx)
@@ -252,7 +261,7 @@ func (r *running) outcome(ctx context.Context, interrupted, oom bool) error {
 	case interrupted:
 		return cause
 	case failed != nil:
-		return fmt.Errorf("preparing the command: %w", failed)
+		return fmt.Errorf("running the command: %w", failed)
 	case ended != nil:
 		return ended
 	}
@@ -264,17 +273,13 @@ func (r *running) outcome(ctx context.Context, interrupted, oom bool) error {
 	return nil
 }
 
-// crashed is for a first process that ended without a report. In a PID
-// namespace the others are dead with it; otherwise they are hunted down.
+// crashed is for a first process that ended without a report.
 func (r *running) crashed(oom bool) (failed, ended error) {
-	if !r.pid {
-		failed = sweepMountNamespace(r.ns)
-	}
 	st, ok := r.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if failed == nil && ok && st.Signaled() && oom {
+	if r.survivor == nil && ok && st.Signaled() && oom {
 		return nil, &ExitError{Code: 128 + int(st.Signal()), Signal: int(st.Signal()), OOM: true}
 	}
-	return errors.Join(fmt.Errorf("its first process ended unexpectedly: %v", r.cmd.ProcessState), failed), nil
+	return errors.Join(fmt.Errorf("its first process ended unexpectedly: %v", r.cmd.ProcessState), r.survivor), nil
 }
 
 // exitError is nil for exit code 0.

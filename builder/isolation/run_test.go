@@ -3,9 +3,12 @@
 package isolation
 
 import (
+	"bytes"
+	"encoding/gob"
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -166,7 +169,7 @@ func TestUser(t *testing.T) {
 // TestNothingSurvives leaves processes behind in the usual ways.
 func TestNothingSurvives(t *testing.T) {
 	needNamespaces(t)
-	for _, s := range situations(t) {
+	for _, s := range telling(t) {
 		for name, script := range map[string]string{
 			"background": `sleep 4242 & true`,
 			"session":    `setsid sleep 4242 & setsid sh -c 'setsid sleep 4242 & sleep 4242' & sleep 0.2`,
@@ -204,7 +207,7 @@ func sleepers(t *testing.T) string {
 // TestCancel stops a command that listens to SIGTERM, and one that does not.
 func TestCancel(t *testing.T) {
 	needNamespaces(t)
-	for _, s := range situations(t) {
+	for _, s := range telling(t) {
 		t.Run(s.name, func(t *testing.T) {
 			polite := sh(`trap 'echo bye; exit 0' TERM; sleep 4242 & wait`)
 			deaf := sh(`trap '' TERM; setsid sleep 4242 & while true; do sleep 1; done`)
@@ -227,7 +230,7 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// TestOutputOfManyProcesses does not lose the end of a long output, nor wait for a silent holder of the pipe.
+// TestOutput does not lose the end of a long output.
 func TestOutput(t *testing.T) {
 	needNamespaces(t)
 	r := runOnly(t, asRoot(), plainFS(t, 0), sh(`dd if=/dev/zero bs=1024 count=4096 2>/dev/null; echo; echo end; echo error >&2`))
@@ -318,5 +321,82 @@ func TestProbeOverlay(t *testing.T) {
 		if left := listing(t, dir); left != "" {
 			t.Errorf("%s: left over:\n%s", s.name, left)
 		}
+	}
+}
+
+// TestFirstProcessKilled has the command kill what watches over it, which only a
+// PID namespace prevents. The builder then sees to the rest.
+func TestFirstProcessKilled(t *testing.T) {
+	needNamespaces(t)
+	for _, s := range telling(t) {
+		r := runOnly(t, s, plainFS(t, s.uid), sh(`setsid sleep 4242 & sleep 0.1; kill -9 $PPID; sleep 0.1; echo immune`))
+		immune := r.Stdout == "immune\n" && r.Err == ""
+		if !immune && !strings.Contains(r.Err, "ended unexpectedly") {
+			t.Errorf("%s: %s", s.name, r)
+		}
+		if left := sleepers(t); left != "" {
+			t.Errorf("%s: alive: %s", s.name, left)
+		}
+	}
+}
+
+// TestBuilderKilledDuringRun kills the outer process while a command and its daemon run.
+func TestBuilderKilledDuringRun(t *testing.T) {
+	needNamespaces(t)
+	for _, s := range telling(t) {
+		t.Run(s.name, func(t *testing.T) {
+			var in bytes.Buffer
+			q := request{Runs: []run{{plainFS(t, s.uid), sh(`setsid sleep 4242 & sleep 4242`)}}}
+			if err := gob.NewEncoder(&in).Encode(q); err != nil {
+				t.Fatal(err)
+			}
+			args := append(append([]string{}, s.wrap...), testBinary(t), helperRun)
+			cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+			cmd.Stdin = &in
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for range 500 {
+				if strings.Count(sleepers(t), ";") >= 1 {
+					break
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			time.Sleep(50 * time.Millisecond)
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			for range 300 {
+				if sleepers(t) == "" {
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			t.Errorf("alive: %s", sleepers(t))
+		})
+	}
+}
+
+// TestOOM runs in a memory cgroup that is too small for the command.
+func TestOOM(t *testing.T) {
+	needNamespaces(t)
+	group := "/sys/fs/cgroup/memory/isolation-test"
+	limit := "memory.limit_in_bytes"
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		group, limit = "/sys/fs/cgroup/isolation-test", "memory.max"
+	}
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Skipf("needs a memory cgroup of its own: %v", err)
+	}
+	t.Cleanup(func() { _ = os.Remove(group) })
+	if err := os.WriteFile(filepath.Join(group, limit), []byte("104857600"), 0o600); err != nil {
+		t.Skipf("needs a memory cgroup of its own: %v", err)
+	}
+	s := situation{wrap: []string{"sh", "-c", `echo $$ >` + group + `/cgroup.procs && exec "$@"`, "sh"}}
+	r := runOnly(t, s, plainFS(t, 0), sh(`exec dd if=/dev/zero of=/dev/null bs=300M count=1`))
+	want := &ExitError{Code: 137, Signal: 9, OOM: true}
+	if d := cmp.Diff(want, r.Exit); d != "" {
+		t.Errorf("%s\n%s", d, r)
 	}
 }
