@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
@@ -119,13 +121,40 @@ func mustSucceed(t *testing.T, o testenv.Outcome, destination string) v1.Image {
 	if o.Results["IMAGE_DIGEST"] != digest.String() || o.Results["IMAGE_URL"] != destination {
 		t.Errorf("results %q; the registry has %s at %s", o.Results, digest, destination)
 	}
-	if layers, err := image.Layers(); err == nil && len(layers) > 0 {
-		if err := validate.Image(image); err != nil {
-			t.Errorf("the image is not valid: %v", err)
-		}
+	if err := validateImage(image); err != nil {
+		t.Errorf("the image is not valid: %v", err)
 	}
 	mustBeClean(t, o)
 	return image
+}
+
+// validateImage is ggcr's validation, and where that knows no zstd a comparison of every layer with its diffID.
+func validateImage(image v1.Image) error {
+	manifest, err := image.Manifest()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(manifest.Layers, func(l v1.Descriptor) bool { return l.MediaType == types.OCILayerZStd }) {
+		return validate.Image(image)
+	}
+	layers, err := image.Layers()
+	if err != nil {
+		return err
+	}
+	for _, l := range layers {
+		content, err := l.Uncompressed()
+		if err != nil {
+			return err
+		}
+		got, _, err := v1.SHA256(content)
+		if err != nil {
+			return err
+		}
+		if want, err := l.DiffID(); err != nil || want != got {
+			return fmt.Errorf("a layer's diffID is %v in the configuration (%v) and %v by its content", want, err, got)
+		}
+	}
+	return nil
 }
 
 func mustBeClean(t *testing.T, o testenv.Outcome) {

@@ -88,7 +88,7 @@ func (b Build) Run(t *testing.T) Outcome {
 	cmd.Stdout, cmd.Stderr = &stdout, log
 	start := time.Now()
 	err := cmd.Run()
-	o := Outcome{Log: log.String(), Stdout: stdout.String(), Dir: own, Wall: time.Since(start), AfterSignal: log.sinceMatch()}
+	o := Outcome{Log: log.log.String(), Stdout: stdout.String(), Dir: own, Wall: time.Since(start), AfterSignal: log.sinceMatch()}
 	if ctx.Err() != nil {
 		t.Fatalf("the build did not end within %v:\n%s", buildLimit, o.Log)
 	}
@@ -152,7 +152,7 @@ func readFiles(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
 	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
@@ -170,9 +170,9 @@ func lastLine(s string) string {
 	return s[strings.LastIndexByte(s, '\n')+1:]
 }
 
-// watcher keeps a log and acts once when a text has been written.
+// watcher keeps a log and acts once when a text has been written. It embeds no buffer: io.Copy would call that one's ReadFrom.
 type watcher struct {
-	bytes.Buffer
+	log     bytes.Buffer
 	at      string
 	then    func()
 	matched time.Time
@@ -180,8 +180,8 @@ type watcher struct {
 
 // Write is called by one goroutine of os/exec.
 func (w *watcher) Write(p []byte) (int, error) {
-	n, err := w.Buffer.Write(p)
-	if w.at != "" && w.matched.IsZero() && bytes.Contains(w.Bytes(), []byte(w.at)) {
+	n, err := w.log.Write(p)
+	if w.at != "" && w.matched.IsZero() && bytes.Contains(w.log.Bytes(), []byte(w.at)) {
 		w.matched = time.Now()
 		w.then()
 	}

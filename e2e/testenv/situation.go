@@ -3,8 +3,10 @@
 package testenv
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -45,7 +47,7 @@ func DefaultRoot() Situation {
 
 // WithSubordinateIDs is an ordinary user with ranges in /etc/subuid and /etc/subgid and newuidmap installed.
 func WithSubordinateIDs() Situation {
-	return Situation{Name: "user-with-subuids", UID: 1000, Runs: true, AllIDs: true, capabilities: defaultCapabilities, subordinate: true}
+	return Situation{Name: "user-with-subuids", UID: 52791, Runs: true, AllIDs: true, capabilities: defaultCapabilities, subordinate: true}
 }
 
 // SingleID is an ordinary user that has only itself.
@@ -114,8 +116,36 @@ func accountScript(t *testing.T, dir string, uid int) string {
 		}
 		fmt.Fprintf(&script, "mount --bind '%s' '%s' || exit 125; ", source, target)
 	}
+	for name, capability := range map[string]uint{"newuidmap": unix.CAP_SETUID, "newgidmap": unix.CAP_SETGID} {
+		target, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&script, "mount --bind '%s' '%s' || exit 125; ", withCapability(t, dir, target, capability), target)
+	}
 	script.WriteString(`exec "$@"`)
 	return script.String()
+}
+
+// withCapability copies a program that Debian installs setuid root and gives the copy one file capability instead: setuid
+// root is not enough in a pod, where root has no CAP_SYS_ADMIN and is not the owner of the new user namespace.
+func withCapability(t *testing.T, dir, program string, capability uint) string {
+	t.Helper()
+	b, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, filepath.Base(program))
+	if err := os.WriteFile(name, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	value := make([]byte, 20) // struct vfs_cap_data: version 2 and "effective", then permitted and inheritable, twice
+	binary.LittleEndian.PutUint32(value, 0x02000001)
+	binary.LittleEndian.PutUint32(value[4:], 1<<capability)
+	if err := unix.Setxattr(name, "security.capability", value, 0); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return name
 }
 
 // restrictVerb is the first argument by which the test binary knows that it is to restrict itself and become another program.

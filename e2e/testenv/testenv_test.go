@@ -62,7 +62,7 @@ func TestSituations(t *testing.T) {
 		want      string
 	}{
 		{DefaultRoot(), "0\nCapEff:00000000a80425fb\nCapBnd:00000000a80425fb\nNoNewPrivs:0\nuserns\n0\n"},
-		{WithSubordinateIDs(), "1000\nCapEff:0000000000000000\nCapBnd:00000000a80425fb\nNoNewPrivs:0\nuserns\n1\n"},
+		{WithSubordinateIDs(), "52791\nCapEff:0000000000000000\nCapBnd:00000000a80425fb\nNoNewPrivs:0\nuserns\n1\n"},
 		{SingleID(), "65532\nCapEff:0000000000000000\nCapBnd:0000000000000000\nNoNewPrivs:0\nuserns\n0\n"},
 		{Restricted(), "65532\nCapEff:0000000000000000\nCapBnd:0000000000000000\nNoNewPrivs:1\n0\n"},
 	} {
