@@ -163,6 +163,8 @@ func (r *run) source(ctx context.Context, from *plan.Source) (*tree.Tree, error)
 		return r.x.source, nil
 	case from.Image != nil:
 		return r.x.bases[from.Image].Tree(ctx)
+	case from.Stage == nil: // COPY --from=scratch
+		return tree.Empty(), nil
 	default:
 		s := r.x.stages[from.Stage]
 		if err := wait(ctx, s); err != nil {

@@ -28,7 +28,8 @@ type Options struct {
 	InsecurePull       bool     // plain http is allowed for pulling
 	InsecureRegistries []string // hosts for which it is allowed for both
 
-	SkipTLSVerify           bool                  // for every host, redirects included
+	SkipTLSVerify           bool                  // for every host when pushing, redirects included
+	SkipTLSVerifyPull       bool                  // likewise when pulling
 	SkipTLSVerifyRegistries []string              // for these hosts
 	Certificates            map[string]string     // host -> PEM file of its authorities, beside the system's
 	ClientCerts             map[string]ClientCert // host -> what we show it
@@ -39,12 +40,13 @@ type Options struct {
 	Maps                map[string][]string // host -> mirrors of it, likewise
 	SkipDefaultFallback bool                // fail when all mirrors fail
 
-	Retries   int    // the most retries of one operation; 0: as many as the budget allows; negative: none
-	UserAgent string // begins the User-Agent header
-	Timing    Timing
-	Proxy     func(*http.Request) (*url.URL, error) // nil: by the environment, as everywhere in Go
-	Log       *zap.Logger                           // nil: silent
-	Progress  func(Event)                           // called concurrently, must be quick; nil: nobody asks
+	// The most retries of one operation; 0: as many as the budget allows; negative: none.
+	PushRetries, PullRetries int
+	UserAgent                string // begins the User-Agent header
+	Timing                   Timing
+	Proxy                    func(*http.Request) (*url.URL, error) // nil: by the environment, as everywhere in Go
+	Log                      *zap.Logger                           // nil: silent
+	Progress                 func(Event)                           // called concurrently, must be quick; nil: nobody asks
 }
 
 // Event is one report about a blob on its way.
@@ -124,9 +126,13 @@ func (c *Client) Close() {
 	c.hosts.closeIdle()
 }
 
-func (c *Client) newBudget() *budget {
+func (c *Client) newBudget(d direction) *budget {
 	t := c.o.Timing
-	return &budget{total: t.RetryBudget, connect: t.ConnectBudget, most: c.o.Retries, first: t.FirstDelay, cap: t.RetryAfterCap}
+	most := c.o.PullRetries
+	if d == pushing {
+		most = c.o.PushRetries
+	}
+	return &budget{total: t.RetryBudget, connect: t.ConnectBudget, most: most, first: t.FirstDelay, cap: t.RetryAfterCap}
 }
 
 // direction is what a session is for; plain http is allowed by direction.
@@ -167,7 +173,11 @@ func (c *Client) session(ctx context.Context, repo name.Repository, d direction,
 			return nil, err
 		}
 		g := &guard{
-			next:    &retrier{next: &watchdog{next: c.hosts, timing: c.o.Timing}, budget: c.newBudget, log: c.log},
+			next: &retrier{
+				next:   &watchdog{next: directed{c.hosts, d}, timing: c.o.Timing},
+				budget: func() *budget { return c.newBudget(d) },
+				log:    c.log,
+			},
 			home:    canonicalHost(repo.RegistryStr()),
 			plain:   c.plain(repo.RegistryStr(), d),
 			plainTo: func(host string) bool { return c.plain(host, d) },

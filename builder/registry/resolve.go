@@ -78,7 +78,7 @@ func (c *Client) fetchTop(ctx context.Context, written string, ref name.Referenc
 	}
 	var missed []string
 	for i, place := range places {
-		b := c.newBudget()
+		b := c.newBudget(pulling)
 		last := i == len(places)-1
 		if !last {
 			b.total = min(b.total, c.o.Timing.MirrorBudget)
@@ -162,7 +162,7 @@ func mediaTypeOf(raw []byte, header string) types.MediaType {
 
 // read fetches something small as a whole, again when it breaks off.
 func (s *session) read(ctx context.Context, u *url.URL, header http.Header, limit int64, what string) (raw []byte, contentType string, err error) {
-	err = s.client.persist(ctx, func(ctx context.Context) error {
+	err = s.client.persist(ctx, pulling, func(ctx context.Context) error {
 		resp, err := s.do(ctx, http.MethodGet, u, header, http.StatusOK)
 		if err != nil {
 			return err

@@ -148,10 +148,10 @@ func (r *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // persist repeats work that failed for a passing reason after its answer had begun,
 // or in a part of an upload. All requests of it share one budget.
-func (c *Client) persist(ctx context.Context, work func(context.Context) error) error {
+func (c *Client) persist(ctx context.Context, d direction, work func(context.Context) error) error {
 	b, ok := ctx.Value(budgetKey{}).(*budget)
 	if !ok {
-		b = c.newBudget()
+		b = c.newBudget(d)
 		ctx = withBudget(ctx, b)
 	}
 	for {

@@ -29,23 +29,36 @@ type hosts struct {
 	timing  Timing
 	proxy   func(*http.Request) (*url.URL, error)
 	roots   *x509.CertPool
-	skipAll bool
+	skipAll map[direction]bool
 	skip    map[string]bool
 	pools   map[string]*x509.CertPool
 	certs   map[string]tls.Certificate
 
 	mu         sync.Mutex
-	transports map[string]*http.Transport
+	transports map[way]*http.Transport
+}
+
+// way is what connections are kept for: whether a certificate is checked may depend on both.
+type way struct {
+	host      string
+	direction direction
+}
+
+// directed is hosts for one direction.
+type directed struct {
+	*hosts
+	direction direction
 }
 
 // newHosts reads every certificate once; an error names the file.
 func newHosts(o Options) (*hosts, error) {
 	h := &hosts{
-		timing: o.Timing, proxy: o.Proxy, skipAll: o.SkipTLSVerify,
+		timing: o.Timing, proxy: o.Proxy,
+		skipAll:    map[direction]bool{pushing: o.SkipTLSVerify, pulling: o.SkipTLSVerifyPull},
 		skip:       hostSet(o.SkipTLSVerifyRegistries),
 		pools:      map[string]*x509.CertPool{},
 		certs:      map[string]tls.Certificate{},
-		transports: map[string]*http.Transport{},
+		transports: map[way]*http.Transport{},
 	}
 	if h.proxy == nil {
 		h.proxy = http.ProxyFromEnvironment
@@ -90,14 +103,15 @@ func addCA(pool *x509.CertPool, file string) error {
 }
 
 // RoundTrip implements [http.RoundTripper].
-func (h *hosts) RoundTrip(req *http.Request) (*http.Response, error) {
-	return h.transport(canonicalHost(req.URL.Host)).RoundTrip(req) //nolint:wrapcheck // a transport passes errors on
+func (h directed) RoundTrip(req *http.Request) (*http.Response, error) {
+	return h.transport(way{canonicalHost(req.URL.Host), h.direction}).RoundTrip(req) //nolint:wrapcheck // a transport passes errors on
 }
 
-func (h *hosts) transport(host string) *http.Transport {
+func (h *hosts) transport(w way) *http.Transport {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if t := h.transports[host]; t != nil {
+	host := w.host
+	if t := h.transports[w]; t != nil {
 		return t
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: h.roots}
@@ -107,7 +121,7 @@ func (h *hosts) transport(host string) *http.Transport {
 	if cert, ok := h.certs[host]; ok {
 		conf.Certificates = []tls.Certificate{cert}
 	}
-	conf.InsecureSkipVerify = h.skipAll || h.skip[host] //nolint:gosec // asked for by the user
+	conf.InsecureSkipVerify = h.skipAll[w.direction] || h.skip[host] //nolint:gosec // asked for by the user
 	t := &http.Transport{
 		Proxy:               h.proxy,
 		DialContext:         (&net.Dialer{Timeout: h.timing.Connect, KeepAlive: 30 * time.Second}).DialContext,
@@ -122,7 +136,7 @@ func (h *hosts) transport(host string) *http.Transport {
 		// long uploads with GOAWAY.
 		ForceAttemptHTTP2: false,
 	}
-	h.transports[host] = t
+	h.transports[w] = t
 	return t
 }
 

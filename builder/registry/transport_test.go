@@ -73,6 +73,7 @@ func TestTLS(t *testing.T) {
 		{"authority of another host", Options{Certificates: map[string]string{"other.test": ca}}, "certificate authority"},
 		{"authority for all", Options{ExtraCAs: []string{ca}}, ""},
 		{"not verified", Options{SkipTLSVerify: true}, ""},
+		{"not verified when pulling", Options{SkipTLSVerifyPull: true}, "certificate authority"},
 		{"not verified for the host", Options{SkipTLSVerifyRegistries: []string{host}}, ""},
 		{"not verified for another host", Options{SkipTLSVerifyRegistries: []string{"other.test"}}, "certificate authority"},
 	}
@@ -136,10 +137,13 @@ func TestPlainHTTP(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(c.Close)
-		c.hosts.transport(host).DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, f.Host)
+		for _, d := range []direction{pulling, pushing} {
+			tr := c.hosts.transport(way{host, d})
+			tr.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, network, f.Host)
+			}
+			tr.Proxy = nil
 		}
-		c.hosts.transport(host).Proxy = nil
 		return c
 	}
 	for name, tt := range map[string]struct {
@@ -240,7 +244,7 @@ func TestRetryWaits(t *testing.T) {
 	f.heal()
 	f.add(times(always, "GET", "/manifests/", 502))
 	f.forget()
-	_, err := newClient(t, Options{Retries: 2}).Resolve(context.Background(), f.Host+"/a:1", amd64)
+	_, err := newClient(t, Options{PullRetries: 2}).Resolve(context.Background(), f.Host+"/a:1", amd64)
 	wantError(t, err, Transient, "502 Bad Gateway")
 	if n := f.count("GET", "/manifests/"); n != 3 {
 		t.Errorf("asked %d times, want 3", n)

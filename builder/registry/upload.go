@@ -88,7 +88,7 @@ func (c *Client) place(ctx context.Context, repo name.Repository, l v1.Layer, fo
 		}
 		a.credential = s.credential
 		u := &upload{s: s, layer: l, digest: d, size: size, force: force}
-		if err := c.persist(ctx, u.once); err != nil {
+		if err := c.persist(ctx, pushing, u.once); err != nil {
 			return struct{}{}, a.fail(ctx, err)
 		}
 		c.hold(repo, d)
@@ -194,7 +194,7 @@ func (u *upload) mount(ctx context.Context) bool {
 		return false
 	}
 	u.noMount = true
-	none := c.newBudget()
+	none := c.newBudget(pushing)
 	none.most = -1
 	ctx = withBudget(ctx, none)
 	// Reading the other repository needs a token that says so, asked for only now.
@@ -254,7 +254,7 @@ func (s *session) location(resp *http.Response) (*url.URL, error) {
 // bytes. It is only politeness: it works for a moment even after ctx has ended,
 // and failures do not matter.
 func (s *session) abandon(ctx context.Context, location *url.URL) {
-	none := s.client.newBudget()
+	none := s.client.newBudget(pushing)
 	none.most = -1
 	ctx, cancel := context.WithTimeout(withBudget(context.WithoutCancel(ctx), none), 3*time.Second)
 	defer cancel()
