@@ -180,14 +180,15 @@ func (r *run) copy(ctx context.Context, op plan.Copy, before *tree.Tree) (*tree.
 		return nil, err
 	}
 	req := copy.Request{
-		Source: source, Paths: op.Sources, Dest: op.Dest,
-		Chown: op.Chown, Chmod: op.Chmod, Times: r.x.times,
+		Source: source, Dest: op.Dest, Chown: op.Chown, Chmod: op.Chmod,
+		Times: r.x.times, Archive: r.x.archive,
+	}
+	for _, p := range op.Sources {
+		req.Items = append(req.Items, copy.Item{Path: p, Unpack: op.Add && op.From == nil})
 	}
 	for _, f := range op.Files {
-		req.Files = append(req.Files, copy.File{Name: f.Name, Data: []byte(f.Data)})
-	}
-	if op.Add && op.From == nil {
-		req.Archive = r.x.archive
+		meta := tree.Meta{Mode: 0o644, MTime: r.x.times.Now()}
+		req.Items = append(req.Items, copy.Item{Name: f.Name, Inode: tree.NewFile(meta, int64(len(f.Data)), tree.Bytes(f.Data))})
 	}
 	return copy.Apply(before, req)
 }

@@ -93,7 +93,7 @@ func (s *stageState) transfer(what instructions.SourcesAndDest, flags copyFlags,
 		if err := checkLocal(source, flags.name); err != nil {
 			return nil, err
 		}
-		op.Sources = append(op.Sources, cleanSource(source))
+		op.Sources = append(op.Sources, CopySource{Path: cleanSource(source)})
 		history = append(history, source)
 	}
 	if op.Files, err = s.inlineFiles(what.SourceContents); err != nil {

@@ -300,7 +300,7 @@ func cost(in *Instruction) int {
 		}
 	case Copy:
 		for _, source := range op.Sources {
-			bytes += len(source) + 16
+			bytes += len(source.Path) + len(source.URL) + len(source.Git) + 64
 		}
 		for _, file := range op.Files {
 			bytes += len(file.Data)

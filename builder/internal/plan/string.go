@@ -106,7 +106,11 @@ func (c Copy) print(b *strings.Builder) {
 	if c.Add {
 		verb = "add"
 	}
-	field(b, verb, "%q -> %q", c.Sources, c.Dest)
+	sources := make([]string, 0, len(c.Sources))
+	for _, source := range c.Sources {
+		sources = append(sources, source.Path+source.URL+source.Git)
+	}
+	field(b, verb, "%q -> %q", sources, c.Dest)
 	if c.From != nil {
 		field(b, "from", "%s", c.From.describe(""))
 	}

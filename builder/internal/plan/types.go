@@ -19,6 +19,35 @@ type Image struct {
 	Config dockerspec.DockerOCIImage
 }
 
+// NamedContext is a build context besides the main one, that is no image: a
+// directory, a git repository or a file behind a URL.
+type NamedContext struct {
+	// Name is what the Dockerfile calls it, with the platform ("NAME::os/arch") if the context is for that one alone.
+	Name string
+	// Value is a directory, a git URL in either grammar, or an http or https URL. A directory has its own
+	// ignore file; what a URL leads to is one file that is called "context" and never unpacked.
+	Value string
+}
+
+// LayoutFunc looks up an image in an OCI image layout on disk for a platform. at is "DIR@DIGEST".
+type LayoutFunc func(ctx context.Context, at string, platform ocispec.Platform) (*Image, error)
+
+// EpochSource is where SOURCE_DATE_EPOCH is to be taken from when it names a source instead of a
+// time. One of the fields is set.
+type EpochSource struct {
+	// Main is the main build context, Context another one.
+	Main    bool
+	Context *NamedContext
+	// Add is the one remote source of the stage that was named.
+	Add *CopySource
+	// Checksum is what Add must have, if not empty.
+	Checksum string
+}
+
+// EpochFunc finds the time of a source: when a git commit was made, when a file
+// behind a URL was last modified, or else the newest file of the archive that it is. nil for none.
+type EpochFunc func(ctx context.Context, source EpochSource) (*time.Time, error)
+
 // ResolveFunc looks up an image reference for a platform. It is asked once per
 // reference and platform, and only for images that the target needs.
 type ResolveFunc func(ctx context.Context, ref string, platform ocispec.Platform) (*Image, error)
@@ -43,14 +72,16 @@ type Warning struct {
 	Location           []parser.Range
 }
 
-// Source says where a stage begins or where COPY --from reads: exactly one of
-// the fields is set, or none for FROM scratch.
+// Source says where a stage begins or where COPY --from and mounts read: exactly one of
+// the fields is set, or none for scratch, which is empty.
 type Source struct {
-	Image *Image
-	Stage *Stage
+	Image   *Image
+	Stage   *Stage
+	Context *NamedContext
 }
 
-// Stage is one reached stage of the Dockerfile.
+// Stage is one reached stage of the Dockerfile. One that a named context takes
+// the place of begins with that context and has no instructions.
 type Stage struct {
 	// Index counts all stages of the Dockerfile from 0; Name is the alias or "stage-N".
 	Index int
@@ -121,23 +152,80 @@ type Run struct {
 	Files []Inline
 	// Network is "default", "none" or "host".
 	Network string
+	// Security is "sandbox" or "" for the same: nothing else is planned.
+	Security string
+	// Hostname is what BUILDKIT_SANDBOX_HOSTNAME asks for, "" for the builder's choice.
+	Hostname string
+	// Mounts are in the order they are to be made: what lies below the target of another comes after it.
+	// Secrets that are only variables come first.
+	Mounts []Mount
+}
+
+// Mount is one RUN --mount with everything expanded and every default filled in.
+type Mount struct {
+	// Type is "bind", "cache", "tmpfs", "secret" or "ssh".
+	Type string
+	// Target is absolute and clean, and never "/". It is "" for a secret that is only a variable.
+	Target string
+	// From is what bind and cache begin with. nil is the build context for a bind, an empty directory for a cache.
+	From *Source
+	// Source is clean and relative to the root of From, "." for the root itself.
+	Source   string
+	ReadOnly bool
+	// ID names a cache as NAMESPACE/ID, where ID is Target unless given; or the secret or the SSH agent ("default").
+	ID string
+	// Sharing of a cache is "shared", "private" or "locked".
+	Sharing string
+	// Mode, UID and GID are nil for a cache unless given: one that gives any of
+	// them is not the cache of the same ID that gives none. A secret's file and an agent's socket have all three.
+	Mode, UID, GID *uint32
+	// Size bounds a tmpfs, in bytes; 0 is no bound.
+	Size int64
+	// Required says that a missing secret or agent ends the build; otherwise there is just no mount.
+	Required bool
+	// Env is the variable that holds the secret, "" for none.
+	Env string
 }
 
 // Copy is a COPY or ADD instruction.
 type Copy struct {
-	// Add is true for ADD: archives among the local sources are unpacked.
+	// Add is true for ADD.
 	Add bool
 	// From is nil for the build context.
 	From *Source
-	// Sources are paths with wildcards, expanded, cleaned and relative to the root of the source
-	// ("." for the root itself; never beginning with "../"). Files are heredocs, which come after the Sources
+	// Sources in the order of the line. Files are heredocs, which come after the Sources
 	// whatever their order in the line.
-	Sources []string
+	Sources []CopySource
 	Files   []Inline
 	// Dest is absolute (joined with WORKDIR), clean, and keeps the trailing slash or "/." that makes it a directory.
 	Dest string
 	// Chown and Chmod are expanded, "" when absent. Chmod is valid: octal up to 07777, or symbolic.
 	Chown, Chmod string
+	// Link asks for a layer that does not depend on those below. It is false
+	// with Chmod, and then Chown may hold names; with Link it is numeric.
+	Link bool
+	// Parents keeps the directories of a source below Dest, see CopySource.Path.
+	Parents bool
+	// Exclude are patterns as in an ignore file, relative to each directory that is copied.
+	Exclude []string
+	// Checksum is what the only source must have: "ALGORITHM:HEX" for a URL, a commit or the beginning of one for git.
+	Checksum string
+	// KeepGitDir is nil when neither the flag nor the git URL says anything, which means no.
+	KeepGitDir *bool
+	// Unpack is nil for the default: archives among local files are unpacked by ADD, others never.
+	Unpack *bool
+}
+
+// CopySource is one source of a COPY or ADD: exactly one of Path, URL and Git is set.
+type CopySource struct {
+	// Path may have wildcards. It is expanded, cleaned and relative to the root of the source
+	// ("." for the root itself; never beginning with "../"). With Copy.Parents it is "BASE/./PATTERN", or "./PATTERN" for
+	// the root: PATTERN, with "**" allowed, is looked for below BASE and kept below Dest.
+	Path string
+	// URL is an http or https address; Name is what its file is called.
+	URL, Name string
+	// Git is a git URL in one of the two grammars of BuildKit's dfgitutil, and parses there.
+	Git string
 }
 
 // Inline is a file given in the Dockerfile as a heredoc. Name is a single path element.
@@ -178,4 +266,14 @@ type Request struct {
 	Epoch *time.Time
 	// Resolve looks up base images.
 	Resolve ResolveFunc
+	// Contexts are named contexts by NAME or NAME::os/arch. A value is docker-image://REF (asked of Resolve),
+	// oci-layout://DIR@DIGEST (asked of ResolveLayout), or what NamedContext.Value may be. One that the target does not
+	// need is not even looked at.
+	Contexts map[string]string
+	// ResolveLayout looks up images in layouts; nil if there are none.
+	ResolveLayout LayoutFunc
+	// SourceEpoch is asked when SOURCE_DATE_EPOCH names a source; nil if nobody can tell.
+	SourceEpoch EpochFunc
+	// Ignored tells whether the ignore file hides a path of the main build context; nil if there is none.
+	Ignored func(path string) bool
 }
