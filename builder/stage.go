@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kaniko-go/kaniko-go/builder/internal/copy"
-	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
 	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
 	"github.com/kaniko-go/kaniko-go/builder/internal/progress"
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
@@ -74,15 +72,7 @@ func (r *run) instruction(ctx context.Context, in *plan.Instruction) error {
 	if err != nil {
 		return err
 	}
-	after, err := r.operate(ctx, in, before, log)
-	if err != nil {
-		return err
-	}
-	var ignore func(string) bool
-	if _, ok := in.Op.(plan.Run); ok {
-		ignore = below(r.x.req.IgnorePaths)
-	}
-	next, changes, err := tree.Canon(before, after, ignore)
+	next, changes, err := r.operate(ctx, in, before, log)
 	if err != nil {
 		return err
 	}
@@ -94,17 +84,31 @@ func (r *run) instruction(ctx context.Context, in *plan.Instruction) error {
 	return nil
 }
 
-func (r *run) operate(ctx context.Context, in *plan.Instruction, before *tree.Tree, log *progress.Step) (*tree.Tree, error) {
+// operate returns the Tree after an instruction, and what its layer holds.
+func (r *run) operate(ctx context.Context, in *plan.Instruction, before *tree.Tree, log *progress.Step) (*tree.Tree, []tree.Change, error) {
+	var (
+		after  *tree.Tree
+		err    error
+		ignore func(string) bool
+	)
 	switch op := in.Op.(type) {
 	case plan.Run:
-		return r.command(ctx, op, before, log)
+		after, err = r.command(ctx, op, before, log)
+		ignore = below(r.x.req.IgnorePaths)
 	case plan.Copy:
-		return r.copy(ctx, op, before)
+		if op.Link {
+			return r.link(ctx, op, before)
+		}
+		after, err = r.copy(ctx, op, before)
 	case plan.Workdir:
-		return workdir(op, before, r.x.times)
+		after, err = workdir(op, before, r.x.times)
 	default:
-		return nil, fmt.Errorf("no way to carry out a %T", op)
+		return nil, nil, fmt.Errorf("no way to carry out a %T", op)
 	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return tree.Canon(before, after, ignore)
 }
 
 // below returns a function that tells whether a path is one of those given, which are absolute, or lies below one.
@@ -154,43 +158,6 @@ func (x *executor) treeOf(ctx context.Context, s *stage) (*tree.Tree, error) {
 	}
 	r := run{x: x, stage: s}
 	return r.current(ctx)
-}
-
-// source is the Tree that a COPY reads from.
-func (r *run) source(ctx context.Context, from *plan.Source) (*tree.Tree, error) {
-	switch {
-	case from == nil:
-		return r.x.source, nil
-	case from.Image != nil:
-		return r.x.bases[from.Image].Tree(ctx)
-	case from.Stage == nil: // COPY --from=scratch
-		return tree.Empty(), nil
-	default:
-		s := r.x.stages[from.Stage]
-		if err := wait(ctx, s); err != nil {
-			return nil, err
-		}
-		return r.x.treeOf(ctx, s)
-	}
-}
-
-func (r *run) copy(ctx context.Context, op plan.Copy, before *tree.Tree) (*tree.Tree, error) {
-	source, err := r.source(ctx, op.From)
-	if err != nil {
-		return nil, err
-	}
-	req := copy.Request{
-		Source: source, Dest: op.Dest, Chown: op.Chown, Chmod: op.Chmod,
-		Times: r.x.times, Archive: r.x.archive,
-	}
-	for _, p := range op.Sources {
-		req.Items = append(req.Items, copy.Item{Path: p, Unpack: op.Add && op.From == nil})
-	}
-	for _, f := range op.Files {
-		meta := tree.Meta{Mode: 0o644, MTime: r.x.times.Now()}
-		req.Items = append(req.Items, copy.Item{Name: f.Name, Inode: tree.NewFile(meta, int64(len(f.Data)), tree.Bytes(f.Data))})
-	}
-	return copy.Apply(before, req)
 }
 
 // workdir makes the directory, with all missing above it, for the USER in force.
@@ -324,9 +291,4 @@ func network(instruction, build string) string {
 	default:
 		return build
 	}
-}
-
-// archive unpacks what ADD finds to be an archive.
-func (x *executor) archive(ino *tree.Inode) (*tree.Tree, error) {
-	return layer.ReadArchive(x.disk, ino)
 }
