@@ -136,12 +136,17 @@ func readFile(p string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, fileLimit+1))
 }
 
-// Ignore returns the matcher for d: its own ignore file, or else the context's .dockerignore; nil if there is neither.
+// Ignore returns the matcher for d, which may be nil: its own ignore file, or else the context's .dockerignore; nil if
+// there is neither.
 func (c *Context) Ignore(d *Dockerfile) (*dockerfile.Matcher, error) {
-	text, name := d.Ignore, d.Name+".dockerignore"
-	if text == nil {
+	var (
+		text []byte
 		name = ".dockerignore"
-		var err error
+		err  error
+	)
+	if d != nil && d.Ignore != nil {
+		text, name = d.Ignore, d.Name+".dockerignore"
+	} else {
 		if text, err = readFile(filepath.Join(c.path(), name)); errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		} else if err != nil {

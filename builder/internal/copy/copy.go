@@ -18,36 +18,46 @@ import (
 
 	mode "github.com/tonistiigi/dchapes-mode"
 
+	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 )
 
 // Request is one COPY or ADD.
 type Request struct {
-	// Source is what is copied from.
+	// Source is what the paths of Items are in.
 	Source *tree.Tree
-	// Paths are relative to the root of Source; wildcards are those of path.Match, by component.
-	Paths []string
-	// Files are given in the Dockerfile itself. They are copied after Paths.
-	Files []File
+	// Items are copied one after the other.
+	Items []Item
 	// Dest is absolute. A trailing slash or "/." makes it a directory.
 	Dest string
 	// Chown and Chmod are as in the Dockerfile, "" for none.
 	Chown, Chmod string
+	// Exclude hides what it matches below the directories that are copied; paths are relative to those.
+	// What is itself a source is never hidden.
+	Exclude *dockerfile.Matcher
+	// Parents keeps a path's directories below Dest, those after "/./" where that is in it. Wildcards
+	// are then those of ignore files, with "**" for any number of directories.
+	Parents bool
 	// Times are those of the layer.
 	Times tree.Times
-	// Archive, set for ADD, tells whether a regular file is an archive, and gives its Tree then.
+	// Archive tells whether a regular file is an archive, and gives its Tree then. It is asked for items with Unpack.
 	Archive func(ino *tree.Inode) (*tree.Tree, error)
 }
 
-// File is a file with its content.
-type File struct {
-	Name string
-	Data []byte
+// Item is one source: a path in Source, or something that is there already.
+type Item struct {
+	// Path is relative to the root of Source; wildcards are those of path.Match, by component.
+	Path string
+	// Name and Inode are a file from elsewhere, or a directory whose contents are copied.
+	Name  string
+	Inode *tree.Inode
+	// Unpack replaces an archive by what is in it.
+	Unpack bool
 }
 
 // Apply returns what t becomes.
 func Apply(t *tree.Tree, r Request) (*tree.Tree, error) {
-	c := &copier{req: r, edit: t.Edit(), toDir: dirSyntax(r.Dest)}
+	c := &copier{req: r, edit: t.Edit(), toDir: dirSyntax(r.Dest) || r.Parents}
 	var err error
 	if c.uid, c.gid, c.chown, err = owner(t, r.Chown); err != nil {
 		return nil, err
@@ -55,25 +65,31 @@ func Apply(t *tree.Tree, r Request) (*tree.Tree, error) {
 	if c.chmod, err = parseChmod(r.Chmod); err != nil {
 		return nil, err
 	}
-	for _, p := range r.Paths {
-		matches, err := match(r.Source, p)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range matches {
-			if err := c.copy(m); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for _, f := range r.Files {
-		now := r.Times.Now()
-		ino := tree.NewFile(tree.Meta{Mode: 0o644, MTime: now}, int64(len(f.Data)), tree.Bytes(f.Data))
-		if err := c.file(found{name: f.Name, inode: ino}); err != nil {
+	for _, item := range r.Items {
+		if err := c.item(item); err != nil {
 			return nil, err
 		}
 	}
 	return c.edit.Commit(), nil
+}
+
+func (c *copier) item(item Item) error {
+	if item.Inode != nil {
+		return c.copy(found{item.Name, item.Inode}, item.Unpack)
+	}
+	if c.req.Parents {
+		return c.withParents(item.Path)
+	}
+	matches, err := match(c.req.Source, item.Path)
+	if err != nil {
+		return err
+	}
+	for _, m := range matches {
+		if err := c.copy(m, item.Unpack); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func dirSyntax(dest string) bool {
@@ -156,6 +172,8 @@ type copier struct {
 	uid, gid uint32
 	chown    bool
 	chmod    *chmod
+	// passed are directories that are only on the way to what --parents copies: where there is one already it stays as it is.
+	passed map[*tree.Inode]bool
 }
 
 // meta is the metadata of a copy.
@@ -173,11 +191,15 @@ func (c *copier) meta(ino *tree.Inode) tree.Meta {
 	return m
 }
 
-func (c *copier) copy(m found) error {
+func (c *copier) copy(m found, unpack bool) error {
 	if m.inode.Type == tree.Dir {
-		return c.directory(m.inode)
+		dir, err := exclude(m.inode, c.req.Exclude)
+		if err != nil {
+			return err
+		}
+		return c.directory(dir)
 	}
-	if c.req.Archive != nil && m.inode.Type == tree.File {
+	if unpack && m.inode.Type == tree.File {
 		archive, err := c.req.Archive(m.inode)
 		if err != nil {
 			return fmt.Errorf("unpack %q: %w", m.name, err)
@@ -266,8 +288,10 @@ func (c *copier) put(p string, src *tree.Inode, links map[*tree.Inode]*tree.Inod
 		if old != nil && old.Type != tree.Dir {
 			return fmt.Errorf("cannot copy to non-directory: /%s", p)
 		}
-		if err := c.edit.Apply(tree.Change{Path: p, Inode: tree.NewDir(c.meta(src))}); err != nil {
-			return err
+		if old == nil || !c.passed[src] {
+			if err := c.edit.Apply(tree.Change{Path: p, Inode: tree.NewDir(c.meta(src))}); err != nil {
+				return err
+			}
 		}
 		return c.children(p, src, links)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 )
 
@@ -94,7 +95,9 @@ func TestApply(t *testing.T) {
 	tests := []struct {
 		name         string
 		paths        []string
-		files        []File
+		files        []Item
+		exclude      []string
+		parents      bool
 		dest         string
 		chown, chmod string
 		want         string // "path mode uid:gid time content" of what changed
@@ -126,8 +129,19 @@ func TestApply(t *testing.T) {
 		{name: "chown number", paths: []string{"dir/sub"}, chown: "7", dest: "/n", want: "n 755 7:7 100; n/b 4755 7:7 100 B"},
 		{name: "chmod octal", paths: []string{"dir/sub"}, chmod: "2711", dest: "/n", want: "n 711 0:0 100; n/b 2711 5:6 100 B"},
 		{name: "chmod symbolic", paths: []string{"dir"}, chmod: "u=rwX,go=rX", dest: "/n", want: "n 755 0:0 100; n/a 644 5:6 100 A; n/abs>/dir/sub; n/link>a; n/sub 755 5:6 100; n/sub/b 755 5:6 100 B"},
-		{name: "heredoc", files: []File{{"f", []byte("text")}}, dest: "/d/", chmod: "755", want: "d 755 0:0 now; d/f 755 0:0 now text"},
+		{name: "heredoc", files: []Item{{Name: "f", Inode: tree.NewFile(tree.Meta{Mode: 0o644, MTime: 2e9}, 4, tree.Bytes("text"))}}, dest: "/d/", chmod: "755", want: "d 755 0:0 now; d/f 755 0:0 now text"},
 		{name: "nothing new", paths: []string{"file"}, dest: "/app/../app/", chmod: "0600", want: "app 711 5:6 100; app/file 600 5:6 100 F"},
+
+		{name: "exclude", paths: []string{"dir"}, exclude: []string{"a", "sub"}, dest: "/n", want: "n 755 0:0 100; n/abs>/dir/sub; n/link>a"},
+		{name: "exclude, include again", paths: []string{"dir"}, exclude: []string{"*", "!sub/b"}, dest: "/n", want: "n 755 0:0 100; n/sub 700 5:6 100; n/sub/b 4755 5:6 100 B"},
+		{name: "exclude does not hide a source", paths: []string{"file", "fil*2"}, exclude: []string{"file", "file2"}, dest: "/n/", want: "n 755 0:0 now; n/file 644 5:6 100 F; n/file2 600 5:6 100 G"},
+		{name: "parents", paths: []string{"dir/sub/b"}, parents: true, dest: "/n", want: "n 755 0:0 now; n/dir 750 5:6 100; n/dir/sub 700 5:6 100; n/dir/sub/b 4755 5:6 100 B"},
+		{name: "parents with pivot", paths: []string{"dir/./sub/b"}, parents: true, dest: "/n", want: "n 755 0:0 now; n/sub 700 5:6 100; n/sub/b 4755 5:6 100 B"},
+		{name: "parents with wildcards", paths: []string{"**/f"}, parents: true, dest: "/n", want: "n 755 0:0 now; n/many 755 5:6 100; n/many/x1 755 5:6 100; n/many/x1/f 644 5:6 100 1; n/many/x2 755 5:6 100; n/many/x2/f 644 5:6 100 2"},
+		{name: "parents of a directory", paths: []string{"./many/x1"}, parents: true, dest: "/app", want: "app 711 5:6 100; app/many 755 5:6 100; app/many/x1 755 5:6 100; app/many/x1/f 644 5:6 100 1"},
+		{name: "parents keep a directory that is there", paths: []string{"dir/./../app/x"}, parents: true, dest: "/", err: `"/app/x": not found`},
+		{name: "parents without a match", paths: []string{"nope/**"}, parents: true, dest: "/n", want: ""},
+		{name: "parents, missing", paths: []string{"dir/nope"}, parents: true, dest: "/n", err: `"/dir/nope": not found`},
 
 		{name: "missing", paths: []string{"nope/x"}, dest: "/", err: `"/nope/x": not found`},
 		{name: "broken link", paths: []string{"broken"}, dest: "/", err: `"/broken": not found`},
@@ -141,9 +155,19 @@ func TestApply(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			before := grow(t, target)
-			after, err := Apply(before, Request{
-				Source: grow(t, source), Paths: tt.paths, Files: tt.files, Dest: tt.dest, Chown: tt.chown, Chmod: tt.chmod,
-			})
+			req := Request{Source: grow(t, source), Dest: tt.dest, Chown: tt.chown, Chmod: tt.chmod, Parents: tt.parents}
+			for _, p := range tt.paths {
+				req.Items = append(req.Items, Item{Path: p})
+			}
+			req.Items = append(req.Items, tt.files...)
+			if tt.exclude != nil {
+				m, err := dockerfile.NewMatcher(tt.exclude)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Exclude = m
+			}
+			after, err := Apply(before, req)
 			if tt.err != "" {
 				if err == nil || err.Error() != tt.err {
 					t.Errorf("error %v, want %s", err, tt.err)
@@ -209,7 +233,7 @@ func describe(t *testing.T, tr *tree.Tree, c tree.Change) string {
 
 func TestCopyOfTheSameFileChangesNothing(t *testing.T) {
 	before := grow(t, "d d 0755\nf d/f 0644 same")
-	after, err := Apply(before, Request{Source: grow(t, "f f 0644 same"), Paths: []string{"f"}, Dest: "/d/"})
+	after, err := Apply(before, Request{Source: grow(t, "f f 0644 same"), Items: []Item{{Path: "f"}}, Dest: "/d/"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +249,7 @@ func TestArchive(t *testing.T) {
 	archive := grow(t, "d a 0700\nf a/x 0600 new\nd plain 0755\nf app 0644 now-a-file")
 	before := grow(t, target)
 	after, err := Apply(before, Request{
-		Source: grow(t, "f f.tar 0644 x"), Paths: []string{"f.tar"}, Dest: "/", Chown: "1:2", Chmod: "0777",
+		Source: grow(t, "f f.tar 0644 x"), Items: []Item{{Path: "f.tar", Unpack: true}}, Dest: "/", Chown: "1:2", Chmod: "0777",
 		Archive: func(*tree.Inode) (*tree.Tree, error) { return archive, nil },
 	})
 	if err != nil {
