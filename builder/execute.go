@@ -39,6 +39,8 @@ type executor struct {
 	stages map[*plan.Stage]*stage
 	layers *layerQueue
 	roots  *isolation.Namespaces
+	// contexts are the named ones.
+	contexts contexts
 }
 
 // stage is a plan's stage on its way.
@@ -233,5 +235,6 @@ func (x *executor) close() error {
 	if x.roots != nil {
 		errs = append(errs, x.roots.Close())
 	}
+	errs = append(errs, x.contexts.close())
 	return errors.Join(errs...)
 }

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/copy"
+	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
+	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
+	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
+	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
+)
+
+// copy carries out a COPY or ADD.
+func (r *run) copy(ctx context.Context, op plan.Copy, before *tree.Tree) (*tree.Tree, error) {
+	source, err := r.source(ctx, op.From)
+	if err != nil {
+		return nil, err
+	}
+	req := copy.Request{
+		Source: source, Dest: op.Dest, Chown: op.Chown, Chmod: op.Chmod, Parents: op.Parents,
+		Times: r.x.times, Archive: r.x.archive,
+	}
+	if len(op.Exclude) > 0 {
+		if req.Exclude, err = dockerfile.NewMatcher(op.Exclude); err != nil {
+			return nil, fmt.Errorf("--exclude: %w", err)
+		}
+	}
+	for _, src := range op.Sources {
+		item, err := r.item(ctx, op, src)
+		if err != nil {
+			return nil, err
+		}
+		req.Items = append(req.Items, item)
+	}
+	for _, f := range op.Files {
+		meta := tree.Meta{Mode: 0o644, MTime: r.x.times.Now()}
+		req.Items = append(req.Items, copy.Item{Name: f.Name, Inode: tree.NewFile(meta, int64(len(f.Data)), tree.Bytes(f.Data))})
+	}
+	return copy.Apply(before, req)
+}
+
+// item is one source: a path, or what is fetched from elsewhere.
+func (r *run) item(ctx context.Context, op plan.Copy, src plan.CopySource) (copy.Item, error) {
+	unpack := op.Unpack != nil && *op.Unpack
+	switch {
+	case src.URL != "":
+		return copy.Item{}, fmt.Errorf("ADD of a URL is not supported yet: %s", src.URL)
+	case src.Git != "":
+		return copy.Item{}, fmt.Errorf("ADD of a git repository is not supported yet: %s", src.Git)
+	default:
+		if op.Unpack == nil {
+			unpack = op.Add && op.From == nil
+		}
+		return copy.Item{Path: src.Path, Unpack: unpack}, nil
+	}
+}
+
+// link carries out a COPY or ADD with --link: the files are put into an empty root, and that is laid over what is there,
+// directories that lead to them included.
+func (r *run) link(ctx context.Context, op plan.Copy, before *tree.Tree) (*tree.Tree, []tree.Change, error) {
+	linked, err := r.copy(ctx, op, tree.Empty())
+	if err != nil {
+		return nil, nil, err
+	}
+	_, changes, err := tree.Canon(tree.Empty(), linked, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	e := before.Edit()
+	for _, c := range changes {
+		if err := e.Apply(c); err != nil {
+			return nil, nil, err
+		}
+	}
+	return e.Commit(), changes, nil
+}
+
+// source is the Tree that a COPY or a mount reads from.
+func (r *run) source(ctx context.Context, from *plan.Source) (*tree.Tree, error) {
+	switch {
+	case from == nil:
+		return r.x.source, nil
+	case from.Image != nil:
+		return r.x.bases[from.Image].Tree(ctx)
+	case from.Stage != nil:
+		s := r.x.stages[from.Stage]
+		if err := wait(ctx, s); err != nil {
+			return nil, err
+		}
+		return r.x.treeOf(ctx, s)
+	case from.Context != nil:
+		return r.x.contextOf(from.Context)
+	default: // scratch
+		return tree.Empty(), nil
+	}
+}
+
+// contextOf opens a named build context, once.
+func (x *executor) contextOf(c *plan.NamedContext) (*tree.Tree, error) {
+	if strings.Contains(c.Value, "://") {
+		return nil, fmt.Errorf("build context %s=%s: only directories are supported yet", c.Name, c.Value)
+	}
+	return x.contexts.open(c.Value)
+}
+
+// archive unpacks what ADD finds to be an archive.
+func (x *executor) archive(ino *tree.Inode) (*tree.Tree, error) {
+	return layer.ReadArchive(x.disk, ino)
+}
