@@ -35,18 +35,12 @@ func ReadArchive(s *store.Store, ino *tree.Inode) (*tree.Tree, error) {
 	}
 	spool := &spoolFile{store: s}
 	spool.keep(f)
-	idx, err := spoolArchive(r, f, spool)
+	counted := &countReader{r: io.TeeReader(r, f)}
+	idx, err := spool.reader(counted, true).index(counted)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return idx.Apply(tree.Empty())
-}
-
-func spoolArchive(r io.Reader, f *os.File, spool *spoolFile) (*Index, error) {
-	counted := &countReader{r: io.TeeReader(r, f)}
-	return readIndex(counted, true, func() int64 { return counted.n }, func(off, size int64) tree.Content {
-		return &spooled{spool, off, size}
-	})
 }
 
 // isArchive reports whether the first header of a tar file can be read.

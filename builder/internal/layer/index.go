@@ -27,6 +27,8 @@ const (
 	maxXattrBytes = 64 << 10
 	// inlineLimit: /etc/passwd and /etc/group up to this size are kept in the index.
 	inlineLimit = 10 << 20
+	// maxSparse: a few bytes of a tar file can stand for any number of zeros.
+	maxSparse = 1 << 30
 )
 
 // Index is a layer without its contents: its headers in order, with the place of each content. Apply makes Trees of it.
@@ -55,9 +57,19 @@ const (
 	entryOpaque
 )
 
-// readIndex reads a tar file. at tells how far it was read: after a header, where the content begins; place
-// gives the Content for a range of it and is called in order. With plain, whiteouts are files like any other.
-func readIndex(r io.Reader, plain bool, at func() int64, place func(off, size int64) tree.Content) (*Index, error) {
+// reader reads the headers of a tar file.
+type reader struct {
+	// plain makes whiteouts files like any other.
+	plain bool
+	// at tells how far the tar file was read: after a header, where the content begins.
+	at func() int64
+	// place gives the Content for a range of the tar file.
+	place func(off, size int64) tree.Content
+	// keep gives the Content for bytes that are not in one piece, and reads them.
+	keep func(r io.Reader, size int64) (tree.Content, error)
+}
+
+func (rd reader) index(r io.Reader) (*Index, error) {
 	idx := &Index{}
 	tr := tar.NewReader(r)
 	for {
@@ -71,7 +83,7 @@ func readIndex(r io.Reader, plain bool, at func() int64, place func(off, size in
 		if len(idx.entries) >= maxEntries {
 			return nil, fmt.Errorf("the layer has more than %d entries", maxEntries)
 		}
-		e, ok, err := readEntry(tr, h, plain, at, place)
+		e, ok, err := rd.entry(tr, h)
 		if err != nil {
 			return nil, fmt.Errorf("entry %q: %w", h.Name, err)
 		}
@@ -87,7 +99,7 @@ func cleanName(name string) string {
 	return strings.TrimPrefix(path.Clean("/"+name), "/")
 }
 
-func readEntry(tr *tar.Reader, h *tar.Header, plain bool, at func() int64, place func(off, size int64) tree.Content) (entry, bool, error) {
+func (rd reader) entry(tr *tar.Reader, h *tar.Header) (entry, bool, error) {
 	name := cleanName(h.Name)
 	if strings.IndexByte(name, 0) >= 0 || strings.IndexByte(h.Linkname, 0) >= 0 {
 		return entry{}, false, errors.New("a NUL byte in the name")
@@ -96,7 +108,7 @@ func readEntry(tr *tar.Reader, h *tar.Header, plain bool, at func() int64, place
 		return entry{}, false, fmt.Errorf("more than %d directories deep", maxDepth)
 	}
 	dir, base := path.Split(name)
-	if strings.HasPrefix(base, whiteoutPrefix) && !plain {
+	if strings.HasPrefix(base, whiteoutPrefix) && !rd.plain {
 		return readWhiteout(strings.TrimSuffix(dir, "/"), base)
 	}
 	if name == "" && h.Typeflag != tar.TypeDir {
@@ -105,7 +117,7 @@ func readEntry(tr *tar.Reader, h *tar.Header, plain bool, at func() int64, place
 	if h.Typeflag == tar.TypeLink {
 		return entry{name: name, kind: entryHardLink, target: cleanName(h.Linkname)}, true, nil
 	}
-	ino, err := readInode(tr, h, name, at, place)
+	ino, err := rd.inode(tr, h, name)
 	return entry{name: name, inode: ino}, ino != nil, err
 }
 
@@ -124,7 +136,7 @@ func readWhiteout(dir, base string) (entry, bool, error) {
 	return entry{name: path.Join(dir, gone), kind: entryWhiteout}, true, nil
 }
 
-func readInode(tr *tar.Reader, h *tar.Header, name string, at func() int64, place func(off, size int64) tree.Content) (*tree.Inode, error) {
+func (rd reader) inode(tr *tar.Reader, h *tar.Header, name string) (*tree.Inode, error) {
 	m, err := readMeta(h)
 	if err != nil {
 		return nil, err
@@ -133,7 +145,7 @@ func readInode(tr *tar.Reader, h *tar.Header, name string, at func() int64, plac
 	case tar.TypeXGlobalHeader:
 		return nil, nil
 	case tar.TypeReg, '7', tar.TypeGNUSparse:
-		return readFile(tr, h, m, name, at, place)
+		return rd.file(tr, h, m, name)
 	case tar.TypeDir:
 		return tree.NewDir(m), nil
 	case tar.TypeSymlink:
@@ -152,12 +164,19 @@ func readInode(tr *tar.Reader, h *tar.Header, name string, at func() int64, plac
 	}
 }
 
-func readFile(tr *tar.Reader, h *tar.Header, m tree.Meta, name string, at func() int64, place func(off, size int64) tree.Content) (*tree.Inode, error) {
+func (rd reader) file(tr *tar.Reader, h *tar.Header, m tree.Meta, name string) (*tree.Inode, error) {
 	if h.Size == 0 {
 		return tree.NewFile(m, 0, nil), nil
 	}
 	if sparse(h) {
-		return nil, errors.New("sparse entries are not supported")
+		if h.Size > maxSparse {
+			return nil, fmt.Errorf("a sparse file of %d bytes, more than the limit of %d", h.Size, int64(maxSparse))
+		}
+		c, err := rd.keep(tr, h.Size)
+		if err != nil {
+			return nil, err
+		}
+		return tree.NewFile(m, h.Size, c), nil
 	}
 	if (name == "etc/passwd" || name == "etc/group") && h.Size <= inlineLimit {
 		b := make([]byte, h.Size)
@@ -166,7 +185,7 @@ func readFile(tr *tar.Reader, h *tar.Header, m tree.Meta, name string, at func()
 		}
 		return tree.NewFile(m, h.Size, tree.Bytes(b)), nil
 	}
-	return tree.NewFile(m, h.Size, place(at(), h.Size)), nil
+	return tree.NewFile(m, h.Size, rd.place(rd.at(), h.Size)), nil
 }
 
 // sparse reports whether the content is not one range of the tar file.

@@ -133,9 +133,7 @@ func (in *ingester) read(r io.Reader, keep bool) (*Index, v1.Hash, error) {
 		w = io.MultiWriter(h, f)
 	}
 	counted := &countReader{r: io.TeeReader(r, w)}
-	idx, err := readIndex(counted, false, func() int64 { return counted.n }, func(off, size int64) tree.Content {
-		return &spooled{in.spool, off, size}
-	})
+	idx, err := in.spool.reader(counted, false).index(counted)
 	if err != nil {
 		return nil, v1.Hash{}, err
 	}
@@ -210,6 +208,18 @@ func (s *spoolFile) keep(f *os.File) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.file = f
+}
+
+// reader reads a tar file whose bytes are, or can be, in the spool.
+func (s *spoolFile) reader(at *countReader, plain bool) reader {
+	return reader{
+		plain: plain,
+		at:    func() int64 { return at.n },
+		place: func(off, size int64) tree.Content { return &spooled{s, off, size} },
+		keep: func(r io.Reader, size int64) (tree.Content, error) {
+			return keepSparse(s.store, r, size)
+		},
+	}
 }
 
 // spooled is a range of a spool. It implements tree.Content and FileRange.
