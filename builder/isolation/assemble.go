@@ -89,7 +89,7 @@ func mountOverlay(fs FS) error {
 	// A volatile overlay skips fsync; the mark against a second mount is for
 	// crashes of the machine, after which we never use the directories again.
 	_ = os.RemoveAll(path.Join(fs.Work, "work", "incompat"))
-	options := fmt.Sprintf("userxattr,upperdir=%s,workdir=%s,lowerdir=%s", names[0], names[1], strings.Join(names[2:], ":"))
+	options := fmt.Sprintf("userxattr,index=off,upperdir=%s,workdir=%s,lowerdir=%s", names[0], names[1], strings.Join(names[2:], ":"))
 	err := unix.Mount("overlay", fs.Upper, "overlay", 0, options+",volatile")
 	if errors.Is(err, unix.EINVAL) {
 		err = unix.Mount("overlay", fs.Upper, "overlay", 0, options)

@@ -91,6 +91,7 @@ func become(spec commandSpec) error {
 	if err := closeOthers(); err != nil {
 		return err
 	}
+	unignoreSignals()
 	return execute(p)
 }
 
@@ -132,6 +133,16 @@ func setGroupsHere(groups []uint32) error {
 		return errno
 	}
 	return nil
+}
+
+// unignoreSignals gives the command the default actions: what the builder was
+// started with ignored, by nohup or a shell's "&", would stay so across all our execs.
+func unignoreSignals() {
+	var defaultAction [4]uint64 // struct sigaction of the kernel; SIG_DFL is 0
+	for _, s := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE} {
+		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s),
+			uintptr(unsafe.Pointer(&defaultAction)), 0, 8, 0, 0) //nolint:gosec // the argument of a system call
+	}
 }
 
 // closeOthers sees to it that the command inherits nothing but the standard streams.

@@ -74,7 +74,7 @@ func launch() error {
 }
 
 // startBuilder clones the child, which then waits for its ids.
-func startBuilder() (child *exec.Cmd, spec io.WriteCloser, ready io.Reader, err error) {
+func startBuilder() (child *exec.Cmd, spec io.WriteCloser, ready io.ReadCloser, err error) {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return nil, nil, nil, err
@@ -114,7 +114,8 @@ func startBuilder() (child *exec.Cmd, spec io.WriteCloser, ready io.Reader, err 
 
 // introduce maps the child's ids, tells it what it needs and waits until it
 // knows whether it can mount.
-func introduce(pid int, spec io.WriteCloser, ready io.Reader) error {
+func introduce(pid int, spec io.WriteCloser, ready io.ReadCloser) error {
+	defer func() { _ = ready.Close() }()
 	mapping, limit, err := mapIDs(pid)
 	if err != nil {
 		_ = spec.Close()
@@ -181,8 +182,8 @@ func endAs(state *os.ProcessState, waitErr error) {
 // them, because its uid had no mapping yet.
 func enter() error {
 	var mapped [1]byte
-	if n, err := unix.Read(fdSpec, mapped[:]); n != 1 {
-		return fmt.Errorf("no ids were mapped (%w)", errors.Join(err, io.EOF))
+	if n, _ := unix.Read(fdSpec, mapped[:]); n != 1 {
+		os.Exit(exitRoleFailed) // Our parent could not map any, and knows why.
 	}
 	argv := append([]string{roleBuilder}, os.Args[1:]...)
 	return unix.Exec("/proc/self/exe", argv, os.Environ()) //nolint:forbidigo // handed on unread to the same program

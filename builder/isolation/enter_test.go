@@ -150,14 +150,18 @@ func TestEnterRefused(t *testing.T) {
 			[]string{"clone(CLONE_NEWUSER|CLONE_NEWNS) is not permitted here", "seccomp profile", "hostUsers: false"},
 		},
 		{
-			"sysctl", situation{wrap: []string{
+			"sysctl",
+			situation{wrap: []string{
 				"unshare", "--user", "--map-root-user", "sh", "-c",
 				`echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"`, "sh",
-			}}, "exit",
+			}},
+			"exit",
 			[]string{"no space left on device", "user.max_user_namespaces"},
 		},
 		{
-			"no capabilities at all", situation{wrap: []string{"setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--"}}, "exit",
+			"no capabilities at all",
+			situation{wrap: []string{"setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--"}},
+			"exit",
 			[]string{"mapping user ids is not permitted here", "SETFCAP"},
 		},
 	}
@@ -175,8 +179,8 @@ func TestEnterRefused(t *testing.T) {
 					t.Errorf("%q does not say %q", out, w)
 				}
 			}
-			if bytes.Count(out, []byte("\n")) != 1 {
-				t.Errorf("not one line: %q", out)
+			if bytes.Count(out, []byte("\n")) != 1 || errs.Len() > 0 {
+				t.Errorf("not one line: %q %q", out, errs.String())
 			}
 		})
 	}

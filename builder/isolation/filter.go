@@ -169,21 +169,27 @@ func compare(arg specs.LinuxSeccompArg, skip uint8) []bpf.Instruction {
 	switch arg.Op {
 	case specs.OpEqualTo:
 		return []bpf.Instruction{
-			loadHigh, bpf.JumpIf{Cond: bpf.JumpEqual, Val: highWord, SkipFalse: skip + 2},
-			loadLow, bpf.JumpIf{Cond: bpf.JumpEqual, Val: lowWord, SkipFalse: skip},
+			loadHigh,
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: highWord, SkipFalse: skip + 2},
+			loadLow,
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: lowWord, SkipFalse: skip},
 		}
 	case specs.OpLessThan:
 		return []bpf.Instruction{
-			loadHigh, bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: highWord, SkipTrue: skip + 3},
+			loadHigh,
+			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: highWord, SkipTrue: skip + 3},
 			bpf.JumpIf{Cond: bpf.JumpEqual, Val: highWord, SkipFalse: 2},
-			loadLow, bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: lowWord, SkipTrue: skip},
+			loadLow,
+			bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: lowWord, SkipTrue: skip},
 		}
 	case specs.OpMaskedEqual:
 		wantLow, wantHigh := uint32(arg.ValueTwo), uint32(arg.ValueTwo>>32)
 		return []bpf.Instruction{
-			loadHigh, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: highWord},
+			loadHigh,
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: highWord},
 			bpf.JumpIf{Cond: bpf.JumpEqual, Val: wantHigh, SkipFalse: skip + 3},
-			loadLow, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: lowWord},
+			loadLow,
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: lowWord},
 			bpf.JumpIf{Cond: bpf.JumpEqual, Val: wantLow, SkipFalse: skip},
 		}
 	default:

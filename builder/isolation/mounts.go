@@ -73,8 +73,12 @@ func (a *assembly) mountDev() error {
 
 func (a *assembly) linkDev() error {
 	for _, l := range [][2]string{
-		{"pts/ptmx", "ptmx"}, {"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"},
-		{"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}, {"/proc/kcore", "core"},
+		{"pts/ptmx", "ptmx"},
+		{"/proc/self/fd", "fd"},
+		{"/proc/self/fd/0", "stdin"},
+		{"/proc/self/fd/1", "stdout"},
+		{"/proc/self/fd/2", "stderr"},
+		{"/proc/kcore", "core"},
 	} {
 		if err := unix.Symlinkat(l[0], a.root.fd, "dev/"+l[1]); err != nil {
 			return err

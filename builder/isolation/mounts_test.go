@@ -30,6 +30,7 @@ func TestMountPointsVanish(t *testing.T) {
 		{
 			"dangling link",
 			func(t *testing.T, dir string) {
+				t.Helper()
 				write(t, filepath.Join(dir, "etc/keep"), "", 0o644)
 				if err := os.Symlink("../run/systemd/resolve/stub.conf", filepath.Join(dir, "etc/resolv.conf")); err != nil {
 					t.Fatal(err)

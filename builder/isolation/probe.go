@@ -143,7 +143,7 @@ func (s Status) ProbeOverlay(dir string) (err error) {
 			return err
 		}
 	}
-	if err := os.Mkdir(filepath.Join(fs.Lowers[0], "d"), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(fs.Lowers[0], "d"), 0o700); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(fs.Lowers[0], "d", "f"), nil, 0o600); err != nil {
@@ -164,7 +164,7 @@ func (s Status) ProbeOverlay(dir string) (err error) {
 // that group and its setgid bit, and overlay fails with EACCES when the group
 // has no place in the user namespace.
 func MakeOverlayDir(path string) error {
-	if err := os.Mkdir(path, 0o755); err != nil {
+	if err := os.Mkdir(path, 0o700); err != nil {
 		return err
 	}
 	if err := os.Chown(path, 0, 0); err != nil {
@@ -196,6 +196,6 @@ func tryOverlay(fs FS) error {
 	}
 	d := filepath.Join(fs.Upper, "d")
 	return errors.Join(
-		os.Remove(filepath.Join(d, "f")), os.Remove(d), os.Mkdir(d, 0o755),
+		os.Remove(filepath.Join(d, "f")), os.Remove(d), os.Mkdir(d, 0o700),
 		os.WriteFile(filepath.Join(d, "g"), nil, 0o600))
 }

@@ -178,13 +178,13 @@ func (r inRoot) removeStub(name string) error {
 	// The command may have replaced a parent by a link; then the stub is not ours any more.
 	fd, err := r.open(path.Dir(name))
 	if err != nil {
-		return nil //nolint:nilerr // gone or replaced
+		return nil // gone or replaced
 	}
 	defer func() { _ = unix.Close(fd) }()
 	parent, base := inRoot{fd}, path.Base(name)
 	st, err := parent.stat(base)
 	if err != nil {
-		return nil //nolint:nilerr // gone
+		return nil // gone
 	}
 	flags := 0
 	switch st.Mode & unix.S_IFMT {

@@ -247,6 +247,7 @@ func (r *running) outcome(ctx context.Context, interrupted, oom bool) error {
 			ended = exitError(unix.WaitStatus(rep.Status), oom)
 		case reportLeftover:
 			leftover = rep.Err.err()
+		case reportReady: // not for us
 		}
 	}
 	if len(r.reports) == 0 {

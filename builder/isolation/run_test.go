@@ -107,28 +107,34 @@ func TestExit(t *testing.T) {
 		{"killed", sh("kill -9 $$"), &ExitError{Code: 137, Signal: 9}},
 		{"terminated", sh("kill -TERM $$"), &ExitError{Code: 143, Signal: 15}},
 		{
-			"not found", Process{Args: []string{"foo", "bar"}, Env: []string{"PATH=/bin"}},
+			"not found",
+			Process{Args: []string{"foo", "bar"}, Env: []string{"PATH=/bin"}},
 			&ExitError{Code: 127, Reason: `exec: "foo": executable file not found in $PATH`},
 		},
 		{
-			"no such path", Process{Args: []string{"/no/such"}, Env: []string{"PATH=/bin"}},
+			"no such path",
+			Process{Args: []string{"/no/such"}, Env: []string{"PATH=/bin"}},
 			&ExitError{Code: 127, Reason: `exec: "/no/such": no such file or directory`},
 		},
 		{
-			"not executable", Process{Args: []string{"/root"}, Env: []string{"PATH=/bin"}},
+			"not executable",
+			Process{Args: []string{"/root"}, Env: []string{"PATH=/bin"}},
 			&ExitError{Code: 126, Reason: `exec: "/root": permission denied`},
 		},
 		{
-			"no PATH", Process{Args: []string{"sh", "-c", "true"}},
+			"no PATH",
+			Process{Args: []string{"sh", "-c", "true"}},
 			&ExitError{Code: 127, Reason: `exec: "sh": executable file not found in $PATH`},
 		},
 		{"by PATH", Process{Args: []string{"sh", "-c", "exit 3"}, Env: []string{"PATH=/nowhere:/bin"}}, &ExitError{Code: 3}},
 		{
-			"no directory", Process{Args: []string{"/bin/true"}, Dir: "/missing"},
+			"no directory",
+			Process{Args: []string{"/bin/true"}, Dir: "/missing"},
 			&ExitError{Code: 126, Reason: `chdir to "/missing": no such file or directory`},
 		},
 		{
-			"timeout", Process{Args: []string{"/bin/sleep", "100"}, Timeout: 200 * time.Millisecond},
+			"timeout",
+			Process{Args: []string{"/bin/sleep", "100"}, Timeout: 200 * time.Millisecond},
 			&ExitError{Code: 137, Signal: 9, TimedOut: true},
 		},
 	}
@@ -163,6 +169,41 @@ func TestUser(t *testing.T) {
 				t.Errorf("%s\n%s", d, r)
 			}
 		})
+	}
+}
+
+// TestSetuid holds the way to root open that sudo and su take.
+func TestSetuid(t *testing.T) {
+	needNamespaces(t)
+	for _, s := range situations(t) {
+		if s.want == MappingSingle {
+			continue
+		}
+		for _, fs := range []FS{overlayFS(t, s.uid), plainFS(t, s.uid)} {
+			base := fs.Dir
+			if base == "" {
+				base = fs.Lowers[0]
+			}
+			write(t, filepath.Join(base, "etc/passwd"), "root::0:0::/root:/bin/sh\nu:x:1000:1000::/:/bin/sh\n", 0o644)
+			chownAll(t, base, s.uid)
+			if err := os.Chmod(filepath.Join(base, "bin/busybox"), os.ModeSetuid|0o755); err != nil {
+				t.Fatal(err)
+			}
+			p := Process{Args: []string{"/bin/busybox", "su", "root", "-c", "id -u; trap"}, Env: []string{"PATH=/bin"}, UID: 1000, GID: 1000}
+			if r := runOnly(t, s, fs, p); r.Stdout != "0\n" {
+				t.Errorf("%s: %s", s.name, r)
+			}
+		}
+	}
+}
+
+// TestIgnoredSignals starts the builder as nohup and background jobs are started.
+func TestIgnoredSignals(t *testing.T) {
+	needNamespaces(t)
+	s := situation{wrap: []string{"sh", "-c", `trap '' HUP INT QUIT PIPE; exec "$@"`, "sh"}}
+	r := runOnly(t, s, plainFS(t, 0), sh(`grep ^SigIgn /proc/self/status; grep ^SigBlk /proc/self/status`))
+	if want := "SigIgn:\t0000000000000000\nSigBlk:\t0000000000000000\n"; r.Stdout != want || r.Err != "" {
+		t.Error(r)
 	}
 }
 
