@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
@@ -254,6 +255,16 @@ func TestFailures(t *testing.T) {
 		if strings.HasPrefix(q, "PUT /v2/failed/manifests/") {
 			t.Errorf("a failed build pushed: %s", q)
 		}
+	}
+}
+
+func TestRunForAnotherMachine(t *testing.T) {
+	h := newHouse(t)
+	r := h.request(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\nRUN x\n"})
+	r.Platform = &ocispec.Platform{OS: "linux", Architecture: "s390x"}
+	_, err := h.Build(t.Context(), r)
+	if ExitCode(err) != ExitDockerfile || !strings.Contains(Cause(err), "Dockerfile:3: RUN in stage stage-0 needs a machine for linux/s390x") {
+		t.Errorf("exit code %d, %v", ExitCode(err), err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/containerd/platforms"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -182,15 +183,33 @@ func (x *executor) isolate() error {
 			if _, ok := in.Op.(plan.Run); !ok {
 				continue
 			}
-			roots, err := isolation.NewNamespaces(x.Isolation, x.disk.TempDir, x.times)
-			if err != nil {
-				return x.file.Wrap(in.Location, &environmentError{fmt.Errorf("RUN cannot be isolated here: %w", err)})
+			if err := x.prepareRun(st); err != nil {
+				return x.file.Wrap(in.Location, err)
 			}
-			x.roots = roots
-			x.Log.Info(roots.String())
-			return nil
+			break
 		}
 	}
+	if x.roots != nil {
+		x.Log.Info(x.roots.String())
+	}
+	return nil
+}
+
+// prepareRun finds out whether a RUN in the stage can work at all.
+func (x *executor) prepareRun(st *plan.Stage) error {
+	local := localPlatform()
+	if !platforms.Only(local).Match(st.Platform) {
+		return fmt.Errorf("RUN in stage %s needs a machine for %s, and this one is %s: build it there, or compile on the builder's own platform with FROM --platform=$BUILDPLATFORM",
+			st.Name, platforms.Format(st.Platform), platforms.Format(local))
+	}
+	if x.roots != nil {
+		return nil
+	}
+	roots, err := isolation.NewNamespaces(x.Isolation, x.disk.TempDir, x.times)
+	if err != nil {
+		return &environmentError{fmt.Errorf("RUN cannot be isolated here: %w", err)}
+	}
+	x.roots = roots
 	return nil
 }
 
