@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -112,9 +113,11 @@ func resident(pid int) (int64, string) {
 	if err != nil {
 		return 0, ""
 	}
-	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	// not comm, which is "exe" for a program that executed itself again
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {
 		return 0, ""
 	}
-	return pages * int64(os.Getpagesize()), strings.TrimSpace(string(name))
+	name, _, _ := strings.Cut(string(line), "\x00")
+	return pages * int64(os.Getpagesize()), filepath.Base(name)
 }
