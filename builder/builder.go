@@ -16,6 +16,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/containerd/platforms"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -38,8 +39,8 @@ type Request struct {
 	// Target is the stage to build, "" for the last.
 	Target            string
 	BuildArgs, Labels map[string]string
-	// Platform is what the image is for; nil for the platform of the builder.
-	Platform *ocispec.Platform
+	// Platforms are what the image is for: none for that of the builder; several give an index.
+	Platforms []ocispec.Platform
 	// Epoch is the newest time of files and the time of everything the builder makes; nil for real times.
 	Epoch *time.Time
 
@@ -118,13 +119,12 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 		return nil, err
 	}
 	known := &images{registry: b.Registry, found: map[*plan.Image]*registry.Image{}}
-	p, err := plan.New(ctx, file, planRequest(r, known.resolve))
+	plans, err := makePlans(ctx, file, r, known)
 	if err != nil {
 		return nil, err
 	}
 	if r.DryRun != nil {
-		_, err := io.WriteString(r.DryRun, p.String())
-		return nil, err
+		return nil, dryRun(r.DryRun, plans)
 	}
 	if err := b.checkPush(ctx, r.Output); err != nil {
 		return nil, err
@@ -138,17 +138,81 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 			b.Log.Warn(fmt.Sprintf("clean-up of %s: %v", disk.Dir(), closeErr))
 		}
 	}()
-	x := newExecutor(b, r, p, inputs{file, source, known, disk})
-	defer func() { err = errors.Join(err, x.close()) }()
-	img, err := x.run(ctx)
-	if err != nil {
-		return nil, err
+	return b.execute(ctx, r, plans, inputs{file, source, known, disk})
+}
+
+// execute carries out the plans, one after the other, and publishes what they make.
+func (b *Builder) execute(ctx context.Context, r Request, plans []*plan.Plan, in inputs) (res *Result, err error) {
+	b.Log.Expect(total(plans))
+	var (
+		built  []platformImage
+		labels []string
+	)
+	for i, p := range plans {
+		x := newExecutor(b, r, p, in)
+		if len(plans) > 1 {
+			x.labelPlatform(platforms.Format(r.Platforms[i]))
+		}
+		defer func() { err = errors.Join(err, x.close()) }()
+		img, err := x.run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		built = append(built, platformImage{img, p.Target.Config.Platform})
+		labels = append(labels, x.labels()...)
 	}
-	b.Log.Table(x.labels())
-	for _, w := range p.Warnings {
+	b.Log.Table(labels)
+	for _, w := range plans[0].Warnings {
 		b.Log.Warn(fmt.Sprintf("%s: %s (line %d)", w.Rule, w.Message, firstLine(w.Location)))
 	}
-	return b.publish(ctx, r.Output, img)
+	return b.publish(ctx, r.Output, built)
+}
+
+func total(plans []*plan.Plan) int {
+	n := 0
+	for _, p := range plans {
+		for _, st := range p.Stages {
+			n += st.Total
+		}
+	}
+	return n
+}
+
+func dryRun(w io.Writer, plans []*plan.Plan) error {
+	for _, p := range plans {
+		if _, err := io.WriteString(w, p.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makePlans makes a plan for each platform.
+func makePlans(ctx context.Context, file *dockerfile.File, r Request, known *images) ([]*plan.Plan, error) {
+	local := localPlatform()
+	req := plan.Request{
+		Target:        r.Target,
+		BuildArgs:     r.BuildArgs,
+		Labels:        r.Labels,
+		BuildPlatform: local,
+		Platform:      local,
+		Epoch:         r.Epoch,
+		Resolve:       known.resolve,
+	}
+	if len(r.Platforms) == 0 {
+		p, err := plan.New(ctx, file, req)
+		return []*plan.Plan{p}, err
+	}
+	var plans []*plan.Plan
+	for _, platform := range r.Platforms {
+		req.Platform, req.ExplicitPlatform = platform, true
+		p, err := plan.New(ctx, file, req)
+		if err != nil {
+			return nil, err
+		}
+		plans = append(plans, p)
+	}
+	return plans, nil
 }
 
 // read finds, reads and parses the Dockerfile and opens the context through its ignore file.
@@ -186,21 +250,4 @@ func (b *Builder) checkPush(ctx context.Context, o Output) error {
 		}
 	}
 	return nil
-}
-
-func planRequest(r Request, resolve plan.ResolveFunc) plan.Request {
-	local := localPlatform()
-	req := plan.Request{
-		Target:        r.Target,
-		BuildArgs:     r.BuildArgs,
-		Labels:        r.Labels,
-		BuildPlatform: local,
-		Platform:      local,
-		Epoch:         r.Epoch,
-		Resolve:       resolve,
-	}
-	if r.Platform != nil {
-		req.Platform, req.ExplicitPlatform = *r.Platform, true
-	}
-	return req
 }

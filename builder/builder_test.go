@@ -261,7 +261,7 @@ func TestFailures(t *testing.T) {
 func TestRunForAnotherMachine(t *testing.T) {
 	h := newHouse(t)
 	r := h.request(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\nRUN x\n"})
-	r.Platform = &ocispec.Platform{OS: "linux", Architecture: "s390x"}
+	r.Platforms = []ocispec.Platform{{OS: "linux", Architecture: "s390x"}}
 	_, err := h.Build(t.Context(), r)
 	if ExitCode(err) != ExitDockerfile || !strings.Contains(Cause(err), "Dockerfile:3: RUN in stage stage-0 needs a machine for linux/s390x") {
 		t.Errorf("exit code %d, %v", ExitCode(err), err)
@@ -326,6 +326,49 @@ func TestOutputs(t *testing.T) {
 	}
 	if st, err := os.Stat(r.Output.Tarball); err != nil || st.Mode() != 0o644 {
 		t.Errorf("tarball: %v, %v", st, err)
+	}
+}
+
+func TestSeveralPlatforms(t *testing.T) {
+	h := newHouse(t)
+	r := h.request(t, map[string]string{"Dockerfile": `
+FROM --platform=$BUILDPLATFORM scratch AS build
+ARG TARGETARCH
+COPY bin-$TARGETARCH /bin
+FROM scratch
+COPY --from=build /bin /bin
+`, "bin-amd64": "for amd64", "bin-arm64": "for arm64"})
+	r.Platforms = []ocispec.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}}
+	r.Output.Layout = filepath.Join(t.TempDir(), "layout")
+	res, err := h.Build(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := layout.ImageIndexFromPath(r.Output.Layout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Index(top); err != nil {
+		t.Error(err)
+	}
+	idx, err := top.ImageIndex(res.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range r.Platforms {
+		img, err := h.Registry.Resolve(t.Context(), r.Output.Destinations[0], registryPlatform(p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff("bin=for "+p.Architecture, contents(t, img.Image)); d != "" {
+			t.Errorf("(-want +got):\n%s", d)
+		}
+		if c, err := img.ConfigFile(); err != nil || c.Architecture != p.Architecture {
+			t.Errorf("%v, %v", c, err)
+		}
+		if _, err := idx.Image(img.Digest); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -82,21 +83,25 @@ func newExecutor(b *Builder, r Request, p *plan.Plan, in inputs) *executor {
 		upload: x.upload,
 		slot:   make(chan struct{}, 1),
 	}
-	total := 0
 	for _, st := range p.Stages {
 		s := &stage{Stage: st, done: make(chan struct{})}
 		if len(p.Stages) > 1 {
 			s.label = st.Name
 		}
 		x.stages[st] = s
-		total += st.Total
 	}
-	b.Log.Expect(total)
 	for s := p.Target; s != nil; s = s.Base.Stage {
 		x.stages[s].keeps = true
 	}
 	x.findBases()
 	return x
+}
+
+// labelPlatform makes the platform a part of what the log calls the stages.
+func (x *executor) labelPlatform(name string) {
+	for _, s := range x.stages {
+		s.label = strings.TrimSpace(name + " " + s.label)
+	}
 }
 
 // labels are the stages' names for people, in order.

@@ -9,55 +9,103 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/match"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/progress"
 )
 
-// publish hands the image to all outputs: files first, since a failed build must not have moved a tag.
-func (b *Builder) publish(ctx context.Context, o Output, img v1.Image) (*Result, error) {
-	digest, err := img.Digest()
+// platformImage is an image and what it runs on.
+type platformImage struct {
+	v1.Image
+	platform ocispec.Platform
+}
+
+// artifact is what is published: an image, or an index of several.
+type artifact interface {
+	RawManifest() ([]byte, error)
+	Digest() (v1.Hash, error)
+}
+
+// publish hands the image, or an index of several, to all outputs: files first, since a failed build must not have moved a tag.
+func (b *Builder) publish(ctx context.Context, o Output, images []platformImage) (*Result, error) {
+	var it artifact = images[0].Image
+	if len(images) > 1 {
+		it = index(images, o.Docker)
+	}
+	digest, err := it.Digest()
 	if err != nil {
 		return nil, err
 	}
 	if o.Layout != "" {
-		if err := writeLayout(o, img, digest); err != nil {
+		if err := writeLayout(o, it, digest); err != nil {
 			return nil, fmt.Errorf("OCI layout %s: %w", o.Layout, err)
 		}
 		b.Log.Info(fmt.Sprintf("wrote OCI layout %s", o.Layout))
 	}
 	if o.Tarball != "" {
-		if err := writeTarball(o, img); err != nil {
+		if err := writeTarball(o, images[0].Image); err != nil {
 			return nil, fmt.Errorf("tarball %s: %w", o.Tarball, err)
 		}
 		b.Log.Info(fmt.Sprintf("wrote tarball %s", o.Tarball))
 	}
 	res := &Result{Digest: digest}
 	if dests := o.pushes(); len(dests) > 0 {
-		if _, err := b.Registry.Publish(ctx, dests, img); err != nil {
+		if _, err := b.Registry.Publish(ctx, dests, it); err != nil {
 			return nil, err
 		}
 		res.Destinations = dests
 	}
-	return res, b.announce(img, res)
+	return res, b.announce(images, res)
+}
+
+// index puts the images of several platforms under one digest.
+func index(images []platformImage, docker bool) v1.ImageIndex {
+	mediaType := types.OCIImageIndex
+	if docker {
+		mediaType = types.DockerManifestList
+	}
+	idx := mutate.IndexMediaType(empty.Index, mediaType)
+	for _, i := range images {
+		p := registryPlatform(i.platform)
+		p.OSFeatures = i.platform.OSFeatures
+		idx = mutate.AppendManifests(idx, mutate.IndexAddendum{Add: i.Image, Descriptor: v1.Descriptor{Platform: &p}})
+	}
+	return idx
 }
 
 // announce says what was built.
-func (b *Builder) announce(img v1.Image, res *Result) error {
-	m, err := img.Manifest()
-	if err != nil {
-		return err
+func (b *Builder) announce(images []platformImage, res *Result) error {
+	for _, i := range images {
+		m, err := i.Manifest()
+		if err != nil {
+			return err
+		}
+		digest, err := i.Digest()
+		if err != nil {
+			return err
+		}
+		var size int64
+		for _, l := range m.Layers {
+			size += l.Size
+		}
+		of := ""
+		if len(images) > 1 {
+			of = " for " + platforms.Format(i.platform)
+		}
+		b.Log.Info(fmt.Sprintf("image %s%s: %d layers, %s", digest, of, len(m.Layers), progress.Bytes(size)))
 	}
-	var size int64
-	for _, l := range m.Layers {
-		size += l.Size
+	if len(images) > 1 {
+		b.Log.Info(fmt.Sprintf("index %s: %d platforms", res.Digest, len(images)))
 	}
-	b.Log.Info(fmt.Sprintf("image %s: %d layers, %s", res.Digest, len(m.Layers), progress.Bytes(size)))
 	for _, d := range res.Destinations {
 		b.Log.Info("pushed " + d)
 	}
@@ -65,7 +113,7 @@ func (b *Builder) announce(img v1.Image, res *Result) error {
 }
 
 // writeLayout puts the image into an OCI layout, beside what is there already. An image of the same name is replaced.
-func writeLayout(o Output, img v1.Image, digest v1.Hash) error {
+func writeLayout(o Output, it artifact, digest v1.Hash) error {
 	p, err := layout.FromPath(o.Layout)
 	if errors.Is(err, os.ErrNotExist) {
 		p, err = layout.Write(o.Layout, empty.Index)
@@ -79,6 +127,13 @@ func writeLayout(o Output, img v1.Image, digest v1.Hash) error {
 	}
 	same := func(d v1.Descriptor) bool {
 		return match.Digests(digest)(d) || len(annotations) > 0 && match.Annotation("org.opencontainers.image.ref.name", o.Destinations[0])(d)
+	}
+	if idx, ok := it.(v1.ImageIndex); ok {
+		return p.ReplaceIndex(idx, same, layout.WithAnnotations(annotations))
+	}
+	img, ok := it.(v1.Image)
+	if !ok {
+		return fmt.Errorf("neither image nor index: %T", it)
 	}
 	return p.ReplaceImage(img, same, layout.WithAnnotations(annotations))
 }

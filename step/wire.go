@@ -81,15 +81,13 @@ func request(cfg *config.Config) builder.Request {
 		Target:      cfg.Target,
 		BuildArgs:   buildArgs(cfg),
 		Labels:      cfg.Label.Map(),
+		Platforms:   wanted(cfg),
 		Epoch:       cfg.Epoch(),
 		Output:      output(cfg),
 		Run:         runOptions(cfg),
 		IgnorePaths: cfg.IgnorePath,
 		Dir:         cfg.Dir,
 		FallbackDir: cfg.Dir == config.DefaultDir,
-	}
-	if p := platform(cfg); p != nil {
-		r.Platform = p
 	}
 	if cfg.Dryrun {
 		r.DryRun = os.Stdout
@@ -106,17 +104,15 @@ func buildArgs(cfg *config.Config) map[string]string {
 	return args
 }
 
-// platform is what was asked for; config.Validate has parsed it before.
-func platform(cfg *config.Config) *ocispec.Platform {
-	if len(cfg.Platform) == 0 {
-		return nil
+// wanted are the platforms that were asked for; config.Validate has parsed them before.
+func wanted(cfg *config.Config) []ocispec.Platform {
+	var out []ocispec.Platform
+	for _, s := range cfg.Platform {
+		if p, err := platforms.Parse(s); err == nil {
+			out = append(out, platforms.Normalize(p))
+		}
 	}
-	p, err := platforms.Parse(cfg.Platform[0])
-	if err != nil {
-		return nil
-	}
-	p = platforms.Normalize(p)
-	return &p
+	return out
 }
 
 func output(cfg *config.Config) builder.Output {
