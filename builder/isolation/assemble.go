@@ -48,7 +48,7 @@ func (a *assembly) assemble(fs FS) error {
 	// Order: generated files are written to a scratch file system at /proc and bound from there; the
 	// bindings outlive it. /proc itself comes last, so no link of the image can lead into it.
 	for _, step := range []func() error{
-		a.mountScratch, a.mountDev, a.mountSys, a.bindFiles, a.unmountScratch, a.mountProc, a.protect,
+		a.mountScratch, a.mountDev, a.mountSys, a.bindFiles, a.mountOwn, a.unmountScratch, a.mountProc, a.protect,
 	} {
 		if err := step(); err != nil {
 			return err
@@ -132,13 +132,16 @@ func (a *assembly) mount(source, real, fstype string, flags uintptr, data string
 }
 
 // setReadOnly makes the mount that real is the top of read-only, with everything below.
-func (a *assembly) setReadOnly(real string) error {
+func (a *assembly) setReadOnly(real string) error { return a.setAttr(real, unix.MOUNT_ATTR_RDONLY) }
+
+// setAttr sets attributes of the mount that real is the top of, and of everything below.
+func (a *assembly) setAttr(real string, set uint64) error {
 	fd, err := a.root.open(real)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	attr := unix.MountAttr{Attr_set: set}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
 		return fmt.Errorf("making /%s read-only (Linux 5.12 or later is needed): %w", real, err)
 	}

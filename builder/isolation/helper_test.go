@@ -133,7 +133,8 @@ func serveEnter(how string) {
 		runtime.LockOSThread()
 		filter, err := seccompFilter()
 		if err := errors.Join(err, installFilter(filter)); err != nil {
-			panic(err)
+			fmt.Fprintln(os.Stdout, err)
+			os.Exit(97)
 		}
 	}
 	s := Enter()
@@ -215,14 +216,13 @@ func maskedProc() []string {
 
 func situations(t *testing.T) []situation {
 	t.Helper()
-	all := []situation{asRoot()}
-	for _, tool := range []string{"setpriv", "unshare", "useradd", "newuidmap"} {
+	all := []situation{asRoot(), withDockerCaps(), asPod()}
+	for _, tool := range []string{"useradd", "newuidmap"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Logf("only as root, for %s is missing", tool)
-			return all
+			t.Logf("not as an ordinary user, for %s is missing", tool)
+			return usable(t, all...)
 		}
 	}
-	all = append(all, withDockerCaps(), asPod())
 	for _, u := range []struct {
 		name string
 		uid  int
@@ -235,7 +235,23 @@ func situations(t *testing.T) []situation {
 			situation{name: string(u.want), want: u.want, uid: u.uid, wrap: user},
 			situation{name: string(u.want) + " in a pod", want: u.want, uid: u.uid, wrap: append(maskedProc(), user...)})
 	}
-	return all
+	return usable(t, all...)
+}
+
+// usable leaves out the situations that cannot be made here, and says so.
+func usable(t *testing.T, all ...situation) []situation {
+	t.Helper()
+	var can []situation
+	for _, s := range all {
+		if len(s.wrap) > 0 {
+			if out, err := exec.Command(s.wrap[0], append(s.wrap[1:], "true")...).CombinedOutput(); err != nil {
+				t.Logf("not tried: %s: %v %s", s.name, err, out)
+				continue
+			}
+		}
+		can = append(can, s)
+	}
+	return can
 }
 
 // telling are the situations in which processes are found and killed in different ways.

@@ -172,21 +172,7 @@ func (a *assembly) bindFile(generated string, f InlineFile) error {
 	if err := errors.Join(err, file.Close()); err != nil {
 		return err
 	}
-	real, err := a.root.real(f.Path)
-	if err != nil {
-		return err
-	}
-	if real == "" {
-		return unix.EISDIR
-	}
-	// What is made below these is on a file system that goes away by itself.
-	first, _, _ := strings.Cut(real, "/")
-	inImage := first != "dev" && first != "proc" && first != "sys"
-	err = a.root.ensure(real, false, func(stub string) {
-		if inImage {
-			a.stubs = append(a.stubs, stub)
-		}
-	})
+	real, err := a.target(f.Path, false)
 	if err != nil {
 		return err
 	}
@@ -196,6 +182,26 @@ func (a *assembly) bindFile(generated string, f InlineFile) error {
 	}
 	a.binds = append(a.binds, real)
 	return a.setReadOnly(real)
+}
+
+// target makes a path of the image something to mount on, and notes what of it is to be removed again.
+func (a *assembly) target(p string, dir bool) (string, error) {
+	real, err := a.root.real(p)
+	if err != nil {
+		return "", err
+	}
+	if real == "" {
+		return "", unix.EISDIR
+	}
+	// What is made below these is on a file system that goes away by itself.
+	first, _, _ := strings.Cut(real, "/")
+	inImage := first != "dev" && first != "proc" && first != "sys"
+	err = a.root.ensure(real, dir, func(stub string) {
+		if inImage {
+			a.stubs = append(a.stubs, stub)
+		}
+	})
+	return real, err
 }
 
 // hosts is /etc/hosts for p.

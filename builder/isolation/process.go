@@ -89,6 +89,34 @@ type InlineFile struct {
 	Mode uint32
 }
 
+// Mount is a directory or file that a process sees and that is no part of its root. Exactly
+// one of Source, Tmpfs and Data is set.
+type Mount struct {
+	// Target is absolute in the root; links in it are followed there. What is missing is made, and removed again.
+	Target string
+	// Source is a directory, file or socket of the builder, absolute and trusted.
+	Source string
+	// Tmpfs is an empty file system in memory.
+	Tmpfs *Tmpfs
+	// Data is a file in memory.
+	Data *DataFile
+	// ReadOnly applies to Source.
+	ReadOnly bool
+}
+
+// Tmpfs is an empty file system.
+type Tmpfs struct {
+	// Size bounds it in bytes; 0 is the kernel's default, half of the memory.
+	Size int64
+}
+
+// DataFile is a read-only file in memory. It can only be executed if Mode has an x.
+type DataFile struct {
+	Data     []byte
+	Mode     uint32
+	UID, GID uint32
+}
+
 // Process is one RUN.
 type Process struct {
 	// Args is the command; Args[0] without a slash is looked up in PATH of Env, in the root.
@@ -110,6 +138,8 @@ type Process struct {
 	Ulimits []Ulimit
 	// Files are seen read-only by the process and are not in the root afterwards.
 	Files []InlineFile
+	// Mounts are made in this order, after everything that every process sees.
+	Mounts []Mount
 	// Stdout and Stderr receive the output through pipes of ours; nil discards it. They are
 	// written to from different goroutines, at the same time when they differ.
 	Stdout, Stderr io.Writer
@@ -134,6 +164,11 @@ func (p Process) validate() error {
 	for _, f := range p.Files {
 		if !path.IsAbs(f.Path) {
 			return fmt.Errorf("process: file %q is not absolute", f.Path)
+		}
+	}
+	for _, m := range p.Mounts {
+		if !path.IsAbs(m.Target) || path.Clean(m.Target) == "/" {
+			return fmt.Errorf("process: mount on %q", m.Target)
 		}
 	}
 	for _, u := range p.Ulimits {
