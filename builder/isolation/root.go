@@ -204,6 +204,9 @@ func (r *overlayRoot) sync(ctx context.Context, t *tree.Tree) error {
 		r.disk, r.lowers = r.begin, []string{b.dir.Name()}
 		r.skip(b.skipped)
 	}
+	if len(r.lowers) >= maxLowers/2 {
+		return r.flatten(ctx, t)
+	}
 	if r.disk.Root() == t.Root() {
 		return nil
 	}
@@ -217,6 +220,22 @@ func (r *overlayRoot) sync(ctx context.Context, t *tree.Tree) error {
 	}
 	r.skip(skipped)
 	r.disk, r.lowers = t, append([]string{dir.Name()}, r.lowers...)
+	return nil
+}
+
+// flatten unpacks t anew into one directory, for an overlay takes only so many.
+func (r *overlayRoot) flatten(ctx context.Context, t *tree.Tree) error {
+	dir, err := r.newDir("flat-", t)
+	if err != nil {
+		return err
+	}
+	skipped, err := unpack.Apply(ctx, dir, tree.Empty(), t, unpack.Lower)
+	if err != nil {
+		return err
+	}
+	r.skipped = nil
+	r.skip(skipped)
+	r.disk, r.lowers = t, []string{dir.Name()}
 	return nil
 }
 
