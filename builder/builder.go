@@ -44,6 +44,12 @@ type Request struct {
 	// Epoch is the newest time of files and the time of everything the builder makes; nil for real times.
 	Epoch *time.Time
 
+	// Contexts are named build contexts: NAME or NAME::PLATFORM -> a directory, docker-image://REF, and what else plan.Request says.
+	Contexts map[string]string
+	// Secrets and SSH are what mounts of those types can ask for, by id; SSH holds one socket or files with keys.
+	Secrets map[string]Secret
+	SSH     map[string][]string
+
 	Output Output
 	Run    RunOptions
 	// IgnorePaths are absolute; what a RUN changes there is not in its layer.
@@ -138,7 +144,17 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 			b.Log.Warn(fmt.Sprintf("clean-up of %s: %v", disk.Dir(), closeErr))
 		}
 	}()
-	return b.execute(ctx, r, plans, inputs{file, source, known, disk})
+	in := inputs{file: file, source: source, images: known, disk: disk, caches: &caches{disk: disk}}
+	if in.secrets, err = readSecrets(r.Secrets); err != nil {
+		return nil, err
+	}
+	if in.agents, err = openAgents(r.SSH); err != nil {
+		return nil, err
+	}
+	for _, s := range in.secrets {
+		b.Log.Mask(string(s))
+	}
+	return b.execute(ctx, r, plans, in)
 }
 
 // execute carries out the plans, one after the other, and publishes what they make.
@@ -198,6 +214,7 @@ func makePlans(ctx context.Context, file *dockerfile.File, r Request, known *ima
 		Platform:      local,
 		Epoch:         r.Epoch,
 		Resolve:       known.resolve,
+		Contexts:      r.Contexts,
 	}
 	if len(r.Platforms) == 0 {
 		p, err := plan.New(ctx, file, req)

@@ -24,10 +24,13 @@ import (
 
 // inputs are what a build works on.
 type inputs struct {
-	file   *dockerfile.File
-	source *tree.Tree
-	images *images
-	disk   *store.Store
+	file    *dockerfile.File
+	source  *tree.Tree
+	images  *images
+	disk    *store.Store
+	secrets map[string][]byte
+	agents  map[string]sshAgent
+	caches  *caches
 }
 
 // executor carries out one plan.
@@ -41,8 +44,9 @@ type executor struct {
 	stages map[*plan.Stage]*stage
 	layers *layerQueue
 	roots  *isolation.Namespaces
-	// contexts are the named ones.
+	// contexts are the named ones; sources and caches are on disk for mounts.
 	contexts contexts
+	sources  sources
 }
 
 // stage is a plan's stage on its way.
@@ -75,6 +79,7 @@ func newExecutor(b *Builder, r Request, p *plan.Plan, in inputs) *executor {
 		bases:  map[*plan.Image]*baseImage{},
 		stages: map[*plan.Stage]*stage{},
 	}
+	x.sources.disk = in.disk
 	x.layers = &layerQueue{
 		disk: in.disk,
 		compression: layer.Compression{
@@ -134,6 +139,11 @@ func (x *executor) findBases() {
 			switch op := in.Op.(type) {
 			case plan.Run:
 				base(bottom(st), true, true)
+				for _, m := range op.Mounts {
+					if m.From != nil {
+						base(m.From.Image, true, true)
+					}
+				}
 			case plan.Workdir:
 				base(bottom(st), true, false)
 			case plan.Copy:

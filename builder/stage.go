@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -145,6 +146,8 @@ func (r *run) current(ctx context.Context) (*tree.Tree, error) {
 		r.tree, err = r.x.treeOf(ctx, r.x.stages[base.Stage])
 	case base.Image != nil:
 		r.tree, err = r.x.bases[base.Image].Tree(ctx)
+	case base.Context != nil:
+		r.tree, err = r.x.contextOf(base.Context)
 	default:
 		r.tree = tree.Empty()
 	}
@@ -212,15 +215,23 @@ func (r *run) command(ctx context.Context, op plan.Run, before *tree.Tree, log *
 	if err != nil {
 		return nil, err
 	}
+	own, err := r.mounts(ctx, op)
+	if err != nil {
+		return nil, err
+	}
+	defer own.release()
 	out := log.Output()
 	defer func() { err = errors.Join(err, out.Close()) }()
 	opts := r.x.req.Run
 	p := isolation.Process{
-		Args: op.Args, Env: withHome(op.Env, account.Home), Dir: op.Dir,
+		Args: op.Args, Env: append(withHome(op.Env, account.Home), own.env...), Dir: op.Dir,
 		UID: account.UID, GID: account.GID, Groups: account.Groups,
 		Hostname: opts.Hostname, ExtraHosts: opts.Hosts, Network: network(op.Network, opts.Network),
 		ShmSize: opts.ShmSize, Ulimits: opts.Ulimits, Timeout: opts.Timeout,
-		Stdout: out, Stderr: out,
+		Stdout: out, Stderr: out, Mounts: own.mounts,
+	}
+	if op.Hostname != "" {
+		p.Hostname = op.Hostname
 	}
 	for _, f := range op.Files {
 		p.Files = append(p.Files, isolation.InlineFile{Path: "/dev/pipes/" + f.Name, Data: []byte(f.Data), Mode: 0o755})
@@ -239,20 +250,12 @@ func (r *run) root(ctx context.Context) (isolation.Root, error) {
 	s := r.stage
 	if s.root == nil {
 		var parent isolation.Root
-		begin := tree.Empty()
 		if s.Base.Stage != nil {
 			parent = r.x.stages[s.Base.Stage].root
 		}
-		if s.Base.Image != nil {
-			var err error
-			if begin, err = r.x.bases[s.Base.Image].Tree(ctx); err != nil {
-				return nil, err
-			}
-		} else if parent == nil && s.Base.Stage != nil {
-			var err error
-			if begin, err = r.x.treeOf(ctx, r.x.stages[s.Base.Stage]); err != nil {
-				return nil, err
-			}
+		begin, err := (&run{x: r.x, stage: s}).current(ctx)
+		if err != nil {
+			return nil, err
 		}
 		s.root = r.x.roots.Root(parent, begin)
 	}
@@ -275,10 +278,10 @@ func (r *run) root(ctx context.Context) (isolation.Root, error) {
 func withHome(env []string, home string) []string {
 	for _, kv := range env {
 		if strings.HasPrefix(kv, "HOME=") {
-			return env
+			return slices.Clone(env)
 		}
 	}
-	return append(append([]string(nil), env...), "HOME="+home)
+	return append(slices.Clone(env), "HOME="+home)
 }
 
 // network is that of the instruction, or of the build where the instruction does not say.

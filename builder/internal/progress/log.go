@@ -28,6 +28,8 @@ type Log struct {
 	done  int
 	// onStep is told how many of the instructions that count are done.
 	onStep func(done, total int)
+	// masked are the secrets that must not be seen, longest first.
+	masked []string
 }
 
 // New makes a Log. onStep, which may be nil, is called one call at a time when an instruction that counts is done.
@@ -47,6 +49,30 @@ func (l *Log) Info(text string, fields ...zap.Field) { l.zap.Info(Clean(text), f
 
 // Warn writes one line that somebody should read.
 func (l *Log) Warn(text string, fields ...zap.Field) { l.zap.Warn(Clean(text), fields...) }
+
+// shortest is the least a secret has for being masked: a shorter one would make a log unreadable and hide nothing.
+const shortest = 4
+
+// Mask keeps a secret out of what commands say from now on: each line of it is replaced by asterisks.
+func (l *Log) Mask(secret string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(secret) {
+		if line = strings.TrimSpace(line); len(line) >= shortest && !slices.Contains(l.masked, line) {
+			l.masked = append(l.masked, line)
+		}
+	}
+	sort.SliceStable(l.masked, func(i, j int) bool { return len(l.masked[i]) > len(l.masked[j]) })
+}
+
+func (l *Log) mask(line string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.masked {
+		line = strings.ReplaceAll(line, s, "****")
+	}
+	return line
+}
 
 // Step is one instruction on its way.
 type Step struct {
@@ -111,7 +137,7 @@ func (s *Step) Sized(bytes int64) {
 // label. Close writes a last line that has no end.
 func (s *Step) Output() *Lines {
 	return &Lines{emit: func(line string) {
-		s.log.zap.Info(fmt.Sprintf("[%s] | %s", s.label, Clean(line)), zap.String("stage", s.stage), zap.String("event", "output"))
+		s.log.zap.Info(fmt.Sprintf("[%s] | %s", s.label, Clean(s.log.mask(line))), zap.String("stage", s.stage), zap.String("event", "output"))
 	}}
 }
 
