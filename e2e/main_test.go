@@ -150,8 +150,12 @@ func validateImage(image v1.Image) error {
 		if err != nil {
 			return err
 		}
-		if want, err := l.DiffID(); err != nil || want != got {
-			return fmt.Errorf("a layer's diffID is %v in the configuration (%v) and %v by its content", want, err, got)
+		want, err := l.DiffID()
+		if err != nil {
+			return err
+		}
+		if want != got {
+			return fmt.Errorf("a layer's diffID is %v in the configuration and %v by its content", want, got)
 		}
 	}
 	return nil

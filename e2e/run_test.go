@@ -50,10 +50,11 @@ func TestDebian(t *testing.T) {
 			destination := w.Host + "/compiled:" + s.Name
 			o := testenv.Build{Binary: binary, Situation: s, Env: w.env(directory, destination, map[string]string{"KANIKO_BUILD_ARG": "DEBIAN=" + base})}.Run(t)
 			mustSucceed(t, o, destination)
-			if got, want := testenv.RunImage(t, destination), "hello default from image as 1500 in /home/app\n"; got != want {
+			bundle := testenv.UnpackImage(t, destination)
+			if got, want := bundle.Run(t), "hello default from image as 1500 in /home/app\n"; got != want {
 				t.Errorf("the image runs and prints %q, want %q", got, want)
 			}
-			if got := testenv.RunImage(t, destination, "cat", "/home/app/whoami"); got != "app\n" {
+			if got := bundle.Run(t, "cat", "/home/app/whoami"); got != "app\n" {
 				t.Errorf("whoami is %q", got)
 			}
 		})

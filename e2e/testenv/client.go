@@ -23,10 +23,11 @@ func Skopeo(t *testing.T, args ...string) string {
 	return command(t, "", "skopeo", append([]string{"--insecure-policy"}, args...)...)
 }
 
-// RunImage pulls an image with skopeo, unpacks it with umoci and runs args in it with runc, as the image's configuration
-// says (user, environment, directory); it returns the standard output and error. Without args the image's own entry point
-// and command run.
-func RunImage(t *testing.T, reference string, args ...string) string {
+// Bundle is an image that skopeo pulled and umoci unpacked.
+type Bundle string
+
+// UnpackImage pulls an image and unpacks it for runc, as the image's configuration says (user, environment, directory).
+func UnpackImage(t *testing.T, reference string) Bundle {
 	t.Helper()
 	NeedRoot(t)
 	Need(t, "skopeo", "umoci", "runc")
@@ -34,8 +35,15 @@ func RunImage(t *testing.T, reference string, args ...string) string {
 	Skopeo(t, "copy", "--quiet", "--src-tls-verify=false", "docker://"+reference, "oci:"+filepath.Join(dir, "image")+":it")
 	bundle := filepath.Join(dir, "bundle")
 	command(t, "", "umoci", "unpack", "--image", filepath.Join(dir, "image")+":it", bundle)
-	editRuntimeConfig(t, filepath.Join(bundle, "config.json"), args)
-	return command(t, bundle, "runc", "--root", filepath.Join(dir, "runc"), "run", filepath.Base(dir))
+	return Bundle(bundle)
+}
+
+// Run runs args in the bundle and returns the standard output and error. Without args the image's own entry point and command
+// run; those must come first.
+func (b Bundle) Run(t *testing.T, args ...string) string {
+	t.Helper()
+	editRuntimeConfig(t, filepath.Join(string(b), "config.json"), args)
+	return command(t, string(b), "runc", "--root", filepath.Join(filepath.Dir(string(b)), "runc"), "run", filepath.Base(filepath.Dir(string(b))))
 }
 
 // editRuntimeConfig takes away the terminal that umoci asks for, and sets the arguments.

@@ -18,8 +18,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestRunImage shows that the registry, the base and the foreign client work together without anything of ours.
-func TestRunImage(t *testing.T) {
+// TestUnpackImage shows that the registry, the base and the foreign client work together without anything of ours.
+func TestUnpackImage(t *testing.T) {
 	NeedRoot(t)
 	Need(t, "busybox", "skopeo", "umoci", "runc")
 	ctx := context.Background()
@@ -32,7 +32,7 @@ func TestRunImage(t *testing.T) {
 	if err := Push(ctx, base, reference); err != nil {
 		t.Fatal(err)
 	}
-	if got := RunImage(t, reference, "/bin/sh", "-c", "id -u; cat /etc/group"); got != "0\nroot:x:0:\nnobody:x:65534:\n" {
+	if got := UnpackImage(t, reference).Run(t, "/bin/sh", "-c", "id -u; cat /etc/group"); got != "0\nroot:x:0:\nnobody:x:65534:\n" {
 		t.Errorf("the image printed %q", got)
 	}
 }
