@@ -30,11 +30,25 @@ func registryPlatform(p ocispec.Platform) v1.Platform {
 	return v1.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant, OSVersion: p.OSVersion}
 }
 
-// images answers the plan's questions about images and remembers what it answered with.
+// images answers the plans' questions about images and remembers what it answered with. All plans of a build share it.
 type images struct {
 	registry *registry.Client
 	mu       sync.Mutex
-	found    map[*plan.Image]*registry.Image
+	found    map[*plan.Image]origin
+	// bases are kept by reference with digest: two plans that begin with one image pull it once.
+	bases map[string]*baseImage
+}
+
+// origin is where an image comes from.
+type origin struct {
+	v1.Image
+	name string
+	// withContext gives the image with layers that are read under a context.
+	withContext func(context.Context) (v1.Image, error)
+}
+
+func newImages(client *registry.Client) *images {
+	return &images{registry: client, found: map[*plan.Image]origin{}, bases: map[string]*baseImage{}}
 }
 
 func (m *images) resolve(ctx context.Context, ref string, platform ocispec.Platform) (*plan.Image, error) {
@@ -42,24 +56,41 @@ func (m *images) resolve(ctx context.Context, ref string, platform ocispec.Platf
 	if err != nil {
 		return nil, err
 	}
-	raw, err := img.RawConfigFile()
+	name := img.Ref.Context().Digest(img.Digest.String()).String()
+	return m.add(origin{img.Image, name, img.WithContext})
+}
+
+func (m *images) add(o origin) (*plan.Image, error) {
+	raw, err := o.RawConfigFile()
 	if err != nil {
 		return nil, err
 	}
-	out := &plan.Image{Ref: img.Ref.Context().Digest(img.Digest.String()).String()}
+	out := &plan.Image{Ref: o.name}
 	if err := json.Unmarshal(raw, &out.Config); err != nil {
-		return nil, fmt.Errorf("%w: configuration of %s: %w", layer.ErrIntegrity, ref, err)
+		return nil, fmt.Errorf("%w: configuration of %s: %w", layer.ErrIntegrity, o.name, err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.found[out] = img
+	m.found[out] = o
 	return out, nil
+}
+
+// base returns the one baseImage for an image of a plan.
+func (m *images) base(i *plan.Image, disk *store.Store) *baseImage {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b := m.bases[i.Ref]
+	if b == nil {
+		b = &baseImage{image: m.found[i], store: disk}
+		m.bases[i.Ref] = b
+	}
+	return b
 }
 
 // baseImage is an image that a stage begins with or is copied from. Its layers are downloaded when
 // its Tree is first asked for, and never if nobody asks.
 type baseImage struct {
-	image *registry.Image
+	image origin
 	store *store.Store
 	// wanted says that some instruction will ask for the Tree.
 	wanted bool
@@ -79,7 +110,7 @@ func (b *baseImage) Tree(ctx context.Context) (*tree.Tree, error) {
 }
 
 func (b *baseImage) pull(ctx context.Context) (*tree.Tree, error) {
-	img, err := b.image.WithContext(ctx)
+	img, err := b.image.withContext(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +125,7 @@ func (b *baseImage) pull(ctx context.Context) (*tree.Tree, error) {
 		g.Go(func() error {
 			in, err := layer.Ingest(ctx, b.store, l, b.spool)
 			if err != nil {
-				return fmt.Errorf("image %s: %w", b.image.Ref, err)
+				return fmt.Errorf("image %s: %w", b.image.name, err)
 			}
 			ingested[i] = in
 			return nil
@@ -106,7 +137,7 @@ func (b *baseImage) pull(ctx context.Context) (*tree.Tree, error) {
 	t := tree.Empty()
 	for i, in := range ingested {
 		if t, err = in.Index.Apply(t); err != nil {
-			return nil, fmt.Errorf("image %s: layer %d: %w", b.image.Ref, i+1, err)
+			return nil, fmt.Errorf("image %s: layer %d: %w", b.image.name, i+1, err)
 		}
 		in.Index = nil
 	}

@@ -124,7 +124,7 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 	if err != nil {
 		return nil, err
 	}
-	known := &images{registry: b.Registry, found: map[*plan.Image]*registry.Image{}}
+	known := newImages(b.Registry)
 	plans, err := makePlans(ctx, file, r, known)
 	if err != nil {
 		return nil, err
@@ -161,8 +161,9 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 func (b *Builder) execute(ctx context.Context, r Request, plans []*plan.Plan, in inputs) (res *Result, err error) {
 	b.Log.Expect(total(plans))
 	var (
-		built  []platformImage
-		labels []string
+		executors []*executor
+		built     []platformImage
+		labels    []string
 	)
 	for i, p := range plans {
 		x := newExecutor(b, r, p, in)
@@ -170,11 +171,14 @@ func (b *Builder) execute(ctx context.Context, r Request, plans []*plan.Plan, in
 			x.labelPlatform(platforms.Format(r.Platforms[i]))
 		}
 		defer func() { err = errors.Join(err, x.close()) }()
+		executors = append(executors, x)
+	}
+	for _, x := range executors {
 		img, err := x.run(ctx)
 		if err != nil {
 			return nil, err
 		}
-		built = append(built, platformImage{img, p.Target.Config.Platform})
+		built = append(built, platformImage{img, x.plan.Target.Config.Platform})
 		labels = append(labels, x.labels()...)
 	}
 	b.Log.Table(labels)
@@ -215,6 +219,7 @@ func makePlans(ctx context.Context, file *dockerfile.File, r Request, known *ima
 		Epoch:         r.Epoch,
 		Resolve:       known.resolve,
 		Contexts:      r.Contexts,
+		ResolveLayout: known.resolveLayout,
 	}
 	if len(r.Platforms) == 0 {
 		p, err := plan.New(ctx, file, req)

@@ -125,11 +125,8 @@ func (x *executor) findBases() {
 		if i == nil {
 			return
 		}
-		b := x.bases[i]
-		if b == nil {
-			b = &baseImage{image: x.images.found[i], store: x.disk}
-			x.bases[i] = b
-		}
+		b := x.images.base(i, x.disk)
+		x.bases[i] = b
 		b.wanted = b.wanted || wanted
 		b.spool = b.spool || spool
 	}
