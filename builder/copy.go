@@ -79,7 +79,7 @@ func (r *run) link(ctx context.Context, op plan.Copy, before *tree.Tree) (*tree.
 	return e.Commit(), changes, nil
 }
 
-// source is the Tree that a COPY or a mount reads from.
+// source is the Tree that a COPY or a mount reads from; a stage is done by now.
 func (r *run) source(ctx context.Context, from *plan.Source) (*tree.Tree, error) {
 	switch {
 	case from == nil:
@@ -87,11 +87,7 @@ func (r *run) source(ctx context.Context, from *plan.Source) (*tree.Tree, error)
 	case from.Image != nil:
 		return r.x.bases[from.Image].Tree(ctx)
 	case from.Stage != nil:
-		s := r.x.stages[from.Stage]
-		if err := wait(ctx, s); err != nil {
-			return nil, err
-		}
-		return r.x.treeOf(ctx, s)
+		return r.x.treeOf(ctx, r.x.stages[from.Stage])
 	case from.Context != nil:
 		return r.x.contextOf(from.Context)
 	default: // scratch

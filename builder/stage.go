@@ -28,13 +28,10 @@ type run struct {
 // stage executes s when the stages that it needs are done.
 func (x *executor) stage(ctx context.Context, s *stage) error {
 	r := &run{x: x, stage: s}
-	from := x.Log.Start(s.label, 1, s.Total, "FROM "+s.BaseName)
-	if parent := s.Base.Stage; parent != nil {
-		if err := wait(ctx, x.stages[parent]); err != nil {
-			return err
-		}
+	if err := x.waitFor(ctx, &s.Base); err != nil {
+		return err
 	}
-	from.Done("")
+	x.Log.Start(s.label, 1, s.Total, "FROM "+s.BaseName).Done("")
 	for _, in := range s.Instructions {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -45,6 +42,35 @@ func (x *executor) stage(ctx context.Context, s *stage) error {
 	}
 	s.result = r.tree
 	return nil
+}
+
+// waitFor waits for the stages among the sources, so that what needs them neither begins too early nor is said to take long.
+func (x *executor) waitFor(ctx context.Context, sources ...*plan.Source) error {
+	for _, src := range sources {
+		if src == nil || src.Stage == nil {
+			continue
+		}
+		if err := wait(ctx, x.stages[src.Stage]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sourcesOf are what an instruction reads from.
+func sourcesOf(op plan.Op) []*plan.Source {
+	switch op := op.(type) {
+	case plan.Copy:
+		return []*plan.Source{op.From}
+	case plan.Run:
+		var out []*plan.Source
+		for _, m := range op.Mounts {
+			out = append(out, m.From)
+		}
+		return out
+	default:
+		return nil
+	}
 }
 
 // wait waits for another stage. Its error is not ours: the build ends with it already.
@@ -62,6 +88,9 @@ func wait(ctx context.Context, s *stage) error {
 
 // instruction carries out one instruction.
 func (r *run) instruction(ctx context.Context, in *plan.Instruction) error {
+	if err := r.x.waitFor(ctx, sourcesOf(in.Op)...); err != nil {
+		return err
+	}
 	st := &step{Instruction: in, created: time.Now()}
 	r.stage.steps = append(r.stage.steps, st)
 	log := r.x.Log.Start(r.stage.label, in.Number, r.stage.Total, in.Text)

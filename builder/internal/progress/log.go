@@ -152,7 +152,7 @@ func (l *Log) Table(stages []string) {
 	for _, s := range l.steps {
 		width = max(width, len(s.label))
 	}
-	l.zap.Info(fmt.Sprintf("%-*s  %8s  %10s  %s", width, "", "time", "layer", "instruction"))
+	l.zap.Info(fmt.Sprintf("%-*s  %8s  %6s  %10s  %s", width, "", "time", "cached", "layer", "instruction"))
 	for _, s := range l.steps {
 		if !s.counts {
 			continue
@@ -165,7 +165,8 @@ func (l *Log) Table(stages []string) {
 		if len(text) > 80 {
 			text = text[:77] + "..."
 		}
-		l.zap.Info(fmt.Sprintf("%-*s  %8s  %10s  %s", width, s.label, Duration(s.duration), size, text),
+		// Nothing keeps results of instructions yet.
+		l.zap.Info(fmt.Sprintf("%-*s  %8s  %6s  %10s  %s", width, s.label, Duration(s.duration), "no", size, text),
 			zap.String("event", "summary"), zap.String("stage", s.stage), zap.Duration("duration", s.duration))
 	}
 }

@@ -53,9 +53,9 @@ func TestLog(t *testing.T) {
 [build] ENV A=1
 [1/3] FROM x
 [1/3] done in 0.0s
-               time       layer  instruction
-1/3            0.0s           -  FROM x
-build 2/3      0.0s      1.5 kB  RUN make?[31m`
+               time  cached       layer  instruction
+1/3            0.0s      no           -  FROM x
+build 2/3      0.0s      no      1.5 kB  RUN make?[31m`
 	if d := cmp.Diff(want, text()); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
