@@ -8,7 +8,6 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -40,7 +39,7 @@ func TestMain(m *testing.M) {
 			return
 		}
 	}
-	os.Exit(m.Run())
+	os.Exit(runTests(m))
 }
 
 // request is what helperRun is to do; the processes run at the same time.
@@ -297,27 +296,30 @@ func needNamespaces(t *testing.T) {
 	}
 }
 
-// testBinary is a copy of this program that every user can execute.
+// binaryDir has a copy of this program that every user can execute; made in TestMain, read-only after.
+var binaryDir string
+
 func testBinary(t *testing.T) string {
 	t.Helper()
-	dir := publicDir(t)
-	path := filepath.Join(dir, "isolation.test")
-	self, err := os.Open("/proc/self/exe")
+	if binaryDir == "" {
+		t.Fatal("no copy of the test binary")
+	}
+	return filepath.Join(binaryDir, "isolation.test")
+}
+
+// runTests runs the tests with a copy of the binary in place.
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "isolation-")
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
-	defer self.Close()
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o755)
-	if err != nil {
-		t.Fatal(err)
+	defer func() { _ = os.RemoveAll(dir) }()
+	self, err := os.ReadFile("/proc/self/exe")
+	if err := errors.Join(err, os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "isolation.test"), self, 0o755)); err != nil {
+		panic(err)
 	}
-	if _, err := io.Copy(f, self); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	binaryDir = dir
+	return m.Run()
 }
 
 // publicDir is a temporary directory that other users can enter.
