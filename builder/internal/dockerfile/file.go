@@ -44,37 +44,58 @@ type File struct {
 	Checks linter.Config
 	// Warnings are the build checks that reading alone can raise.
 	Warnings []Warning
+
+	runFlags map[*instructions.RunCommand][]string
 }
 
 // Warning is one build check that fired.
 type Warning struct {
-	Rule, Message, URL string
-	Location           []parser.Range
+	// Rule is the name of the check, Message says what it found here. Description
+	// is what the check is about, URL where more is said about it; it may be "".
+	Rule, Message, Description, URL string
+	Location                        []parser.Range
 }
 
 // Parse reads a Dockerfile and checks everything that needs no values: syntax,
 // instruction names, flags, limits and the frontend it asks for. Every error
-// is an *Error, with a location where there is one.
+// is an *Error, with a location where there is one. With an error, too, the File
+// is there, as far as it was read, for its name, source and warnings.
 func Parse(name string, src []byte) (*File, error) {
 	f := &File{Name: name, Source: src}
 	if err := checkText(src); err != nil {
-		return nil, f.Wrap(nil, err)
+		return f, f.Wrap(nil, err)
 	}
 	if syntax, _, loc, ok := parser.DetectSyntax(src); ok {
 		if err := CheckSyntax(syntax); err != nil {
-			return nil, f.Wrap(loc, err)
+			return f, f.Wrap(loc, err)
 		}
 	}
 	if err := f.readChecks(); err != nil {
+		return f, err
+	}
+	return f, f.read()
+}
+
+// WithChecks is the file as it would be if its "# check=" directive were
+// options, which have the same form. That is what BUILDKIT_DOCKERFILE_CHECK asks for.
+func (f *File) WithChecks(options string) (*File, error) {
+	cfg, err := linter.ParseLintOptions(options)
+	if err != nil {
 		return nil, err
 	}
-	result, err := parser.Parse(bytes.NewReader(src))
+	other := &File{Name: f.Name, Source: f.Source, Checks: *cfg}
+	return other, other.read()
+}
+
+// read parses the text.
+func (f *File) read() error {
+	result, err := parser.Parse(bytes.NewReader(f.Source))
 	if err != nil {
-		return nil, f.wrapParse(err)
+		return f.wrapParse(err)
 	}
 	if n := len(result.AST.Children); n > MaxInstructions {
 		over := result.AST.Children[MaxInstructions]
-		return nil, f.Wrap(over.Location(), fmt.Errorf("the Dockerfile has %d instructions, the limit is %d", n, MaxInstructions))
+		return f.Wrap(over.Location(), fmt.Errorf("the Dockerfile has %d instructions, the limit is %d", n, MaxInstructions))
 	}
 	f.EscapeToken = result.EscapeToken
 	lint := f.newLinter()
@@ -83,7 +104,7 @@ func Parse(name string, src []byte) (*File, error) {
 			lint.Run(&linter.RuleNoEmptyContinuation, []parser.Range{*w.Location}, linter.RuleNoEmptyContinuation.Format())
 		}
 	}
-	return f, f.readStages(result.AST, lint)
+	return f.readStages(result.AST, lint)
 }
 
 func checkText(src []byte) error {
@@ -111,6 +132,7 @@ func (f *File) readStages(ast *parser.Node, lint *linter.Linter) error {
 		return f.Wrap(stages[MaxStages].Location, fmt.Errorf("the Dockerfile has %d stages, the limit is %d", len(stages), MaxStages))
 	}
 	f.Stages, f.MetaArgs = stages, meta
+	f.keepFlags(ast)
 	return nil
 }
 
@@ -130,8 +152,10 @@ func (f *File) readChecks() error {
 // newLinter collects into f.Warnings.
 func (f *File) newLinter() *linter.Linter {
 	cfg := f.Checks
-	cfg.Warn = func(rule, _, url, message string, location []parser.Range) {
-		f.Warnings = append(f.Warnings, Warning{Rule: rule, Message: message, URL: url, Location: location})
+	cfg.Warn = func(rule, description, url, message string, location []parser.Range) {
+		f.Warnings = append(f.Warnings, Warning{
+			Rule: rule, Message: message, Description: description, URL: url, Location: location,
+		})
 	}
 	return linter.New(&cfg)
 }

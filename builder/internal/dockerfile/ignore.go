@@ -103,6 +103,34 @@ func (m *Matcher) Match(name string, parent Info) (ignored bool, info Info) {
 	return ignored, Info{matched: matched}
 }
 
+// Names tells whether an instruction that copies a path, as written, names what is hidden:
+// the build check CopyIgnoredFile. It never does where a pattern includes
+// again, for what a directory keeps is not seen from its name. The whole context is hidden only by a pattern that
+// matches everything at the top.
+func (m *Matcher) Names(source string) bool {
+	if m == nil || len(m.reincluded) > 0 {
+		return false
+	}
+	source = path.Clean(source)
+	if (source == "." || source == "/") && !m.hidesTop() {
+		return false
+	}
+	pm, _ := m.pool.Get().(*patternmatcher.PatternMatcher)
+	defer m.pool.Put(pm)
+	hidden, err := pm.MatchesOrParentMatches(source)
+	return hidden && err == nil
+}
+
+func (m *Matcher) hidesTop() bool {
+	for _, pattern := range m.patterns {
+		switch path.Clean(strings.TrimSpace(pattern)) {
+		case "*", "**", "**/*":
+			return true
+		}
+	}
+	return false
+}
+
 // MayReinclude tells whether a "!" pattern can match something below dir. When
 // it cannot, an ignored dir need not be walked.
 func (m *Matcher) MayReinclude(dir string) bool {

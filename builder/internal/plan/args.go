@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -17,8 +16,6 @@ import (
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
 )
-
-const epochArg = "SOURCE_DATE_EPOCH"
 
 // neverInEnv are ARGs that talk to the builder and that no process sees.
 func neverInEnv(key string) bool {
@@ -34,6 +31,7 @@ func (p *planner) readGlobalArgs() error {
 	p.proxies = proxyEnv(p.buildArgs)
 	p.global = &dockerfile.Env{}
 	p.setPlatformArgs()
+	p.lintDefaults()
 	for _, cmd := range p.file.MetaArgs {
 		for _, arg := range cmd.Args {
 			value, ok := p.buildArgs[arg.Key]
@@ -53,7 +51,7 @@ func (p *planner) readGlobalArgs() error {
 			}
 		}
 	}
-	return p.readEpoch()
+	return nil
 }
 
 func checkEnv(env *dockerfile.Env) error {
@@ -91,50 +89,6 @@ func (p *planner) setPlatformArgs() {
 		}
 		p.global.Set(arg[0], value)
 	}
-}
-
-// readEpoch takes SOURCE_DATE_EPOCH from the build argument, else from a
-// global ARG. An empty value means none.
-func (p *planner) readEpoch() error {
-	value, given := p.buildArgs[epochArg]
-	declared, inFile := p.global.Get(epochArg)
-	if !given {
-		value = declared
-	}
-	if value == "" {
-		delete(p.buildArgs, epochArg)
-		p.global.Delete(epochArg)
-		return nil
-	}
-	seconds, err := strconv.ParseInt(value, 10, 64)
-	if err != nil {
-		var place []parser.Range
-		if !given {
-			place = p.globalArgLine(epochArg)
-		}
-		return p.file.Wrap(place, p.badEpoch(value))
-	}
-	epoch := time.Unix(seconds, 0).UTC()
-	p.epoch = &epoch
-	if text := strconv.FormatInt(seconds, 10); given {
-		p.buildArgs[epochArg] = text
-	} else if inFile {
-		p.global.Set(epochArg, text)
-	}
-	return nil
-}
-
-func (p *planner) badEpoch(value string) error {
-	names := []string{"context"}
-	for _, stage := range p.file.Stages {
-		names = append(names, stage.Name)
-	}
-	for _, name := range names {
-		if name != "" && strings.EqualFold(name, value) {
-			return fmt.Errorf("SOURCE_DATE_EPOCH=%s is not supported yet: give the time in seconds", value)
-		}
-	}
-	return fmt.Errorf("invalid SOURCE_DATE_EPOCH: %s", value)
 }
 
 // globalArgLine is the last global ARG that names a key.

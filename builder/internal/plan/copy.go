@@ -3,108 +3,228 @@
 package plan
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net/url"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/opencontainers/go-digest"
 	mode "github.com/tonistiigi/dchapes-mode"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
 )
 
-// copyFlags are what COPY and ADD have in common.
-type copyFlags struct {
-	name, chown, chmod string
+// transfer is what COPY and ADD have in common while they are planned.
+type transfer struct {
+	name         string
+	from         instructions.SourcesAndDest
+	chown, chmod string
+	// op is the result.
+	op Copy
 }
 
 func (s *stageState) copy(c *instructions.CopyCommand, in *Instruction) error {
-	switch {
-	case c.Link:
-		return errors.New("COPY --link is not supported yet")
-	case c.Parents:
-		return errors.New("COPY --parents is not supported yet")
-	case len(c.ExcludePatterns) > 0:
-		return errors.New("COPY --exclude is not supported yet")
+	t := &transfer{name: "COPY", from: c.SourcesAndDest, chown: c.Chown, chmod: c.Chmod}
+	t.op = Copy{Link: c.Link, Parents: c.Parents, Exclude: c.ExcludePatterns}
+	if err := s.transfer(t, in); err != nil {
+		return err
 	}
-	op, err := s.transfer(c.SourcesAndDest, copyFlags{name: "COPY", chown: c.Chown, chmod: c.Chmod}, in)
+	if s.at.from == nil {
+		return nil
+	}
+	from, err := s.copySource(c.From)
 	if err != nil {
 		return err
 	}
-	if op.From, err = s.copySource(c.From); err != nil {
-		return err
-	}
-	in.Op = *op
+	t.op.From = from
+	in.Op = t.op
 	return nil
 }
 
 func (s *stageState) add(c *instructions.AddCommand, in *Instruction) error {
-	switch {
-	case c.Link:
-		return errors.New("ADD --link is not supported yet")
-	case len(c.ExcludePatterns) > 0:
-		return errors.New("ADD --exclude is not supported yet")
-	case c.Checksum != "":
-		return errors.New("ADD --checksum is not supported yet")
-	case c.KeepGitDir != nil && *c.KeepGitDir:
-		return errors.New("ADD --keep-git-dir is not supported yet")
-	case c.Unpack != nil:
-		return errors.New("ADD --unpack is not supported yet")
+	t := &transfer{name: "ADD", from: c.SourcesAndDest, chown: c.Chown, chmod: c.Chmod}
+	t.op = Copy{Add: true, Link: c.Link, Exclude: c.ExcludePatterns, KeepGitDir: c.KeepGitDir, Unpack: c.Unpack}
+	var err error
+	if t.op.Checksum, err = s.expand(c.Checksum); err != nil {
+		return err
 	}
-	op, err := s.transfer(c.SourcesAndDest, copyFlags{name: "ADD", chown: c.Chown, chmod: c.Chmod}, in)
+	return s.transfer(t, in)
+}
+
+// transfer plans a COPY or ADD from the build context and writes the history entry.
+func (s *stageState) transfer(t *transfer, in *Instruction) error {
+	sources, dest, err := s.expandTransfer(t)
 	if err != nil {
 		return err
 	}
-	op.Add = true
+	if err := t.check(sources); err != nil {
+		return err
+	}
+	if err := s.sources(t, sources); err != nil {
+		return err
+	}
+	op := &t.op
+	// BuildKit has --chmod done by the copy itself, which then cannot be a layer of its own.
+	op.Link = op.Link && op.Chmod == ""
+	op.Dest = joinDest(s.dir(), dest)
+	in.History = t.history(sources, dest)
 	in.Op = *op
 	return nil
 }
 
-// transfer plans what COPY and ADD share and writes the history entry.
-func (s *stageState) transfer(what instructions.SourcesAndDest, flags copyFlags, in *Instruction) (*Copy, error) {
-	op := &Copy{}
-	history := []string{flags.name}
-	var err error
-	if op.Chown, err = s.expand(flags.chown); err != nil {
-		return nil, err
+// expandTransfer expands the words in the order in which BuildKit does.
+func (s *stageState) expandTransfer(t *transfer) (sources []string, dest string, err error) {
+	op := &t.op
+	if op.Chown, err = s.expand(t.chown); err != nil {
+		return nil, "", err
 	}
-	if op.Chmod, err = s.expand(flags.chmod); err != nil {
-		return nil, err
+	if op.Chmod, err = s.expand(t.chmod); err != nil {
+		return nil, "", err
+	}
+	if sources, err = s.expandAll(t.from.SourcePaths); err != nil {
+		return nil, "", err
+	}
+	if dest, err = s.expand(t.from.DestPath); err != nil {
+		return nil, "", err
+	}
+	op.Files, err = s.inlineFiles(t.from.SourceContents)
+	return sources, dest, err
+}
+
+// check looks at the flags.
+func (t *transfer) check(sources []string) error {
+	op := &t.op
+	if op.Link && ownerByName(op.Chown) {
+		return fmt.Errorf("--chown=%s: user and group names can't be resolved when used with --link, use numeric uid[:gid] instead", op.Chown)
 	}
 	if err := checkChmod(op.Chmod); err != nil {
-		return nil, err
+		return err
 	}
-	if op.Chown != "" {
-		history = append(history, "--chown="+op.Chown)
+	if err := checkExclude(op.Exclude); err != nil {
+		return err
 	}
-	if op.Chmod != "" {
-		history = append(history, "--chmod="+op.Chmod)
+	if op.Checksum == "" {
+		return nil
 	}
-	sources, err := s.expandAll(what.SourcePaths)
-	if err != nil {
-		return nil, err
+	if len(sources) != 1 {
+		return errors.New("checksum can't be specified for multiple sources")
 	}
-	dest, err := s.expand(what.DestPath)
-	if err != nil {
-		return nil, err
+	if _, isGit, _ := dockerfile.GitSource(sources[0]); !isGit && !dockerfile.HTTPSource(sources[0]) {
+		return errors.New("checksum requires HTTP(S) or Git sources")
 	}
-	for _, source := range sources {
-		if err := checkLocal(source, flags.name); err != nil {
-			return nil, err
+	return nil
+}
+
+// ownerByName tells whether a --chown needs the files that name users and groups.
+func ownerByName(chown string) bool {
+	if chown == "" {
+		return false
+	}
+	user, group, hasGroup := strings.Cut(chown, ":")
+	return user != "" && !isID(user) || hasGroup && group != "" && !isID(group)
+}
+
+func isID(text string) bool {
+	_, err := strconv.ParseInt(text, 10, 32)
+	return err == nil || text == "root"
+}
+
+func checkExclude(patterns []string) error {
+	for _, pattern := range patterns {
+		if strings.TrimSpace(pattern) == "" {
+			continue // means nothing to BuildKit either
 		}
-		op.Sources = append(op.Sources, CopySource{Path: cleanSource(source)})
-		history = append(history, source)
+		if _, err := dockerfile.NewMatcher([]string{pattern}); err != nil {
+			return fmt.Errorf("--exclude: %w", err)
+		}
 	}
-	if op.Files, err = s.inlineFiles(what.SourceContents); err != nil {
-		return nil, err
+	return nil
+}
+
+func (t *transfer) history(sources []string, dest string) string {
+	words := []string{t.name}
+	if t.op.Parents {
+		words = append(words, "--parents")
 	}
-	for _, file := range op.Files {
-		history = append(history, "<<"+file.Name)
+	if t.op.Chown != "" {
+		words = append(words, "--chown="+t.op.Chown)
 	}
-	op.Dest = joinDest(s.dir(), dest)
-	in.History = strings.Join(append(history, dest), " ") + " # buildkit"
-	return op, nil
+	if t.op.Chmod != "" {
+		words = append(words, "--chmod="+t.op.Chmod)
+	}
+	words = append(words, sources...)
+	for _, file := range t.op.Files {
+		words = append(words, "<<"+file.Name)
+	}
+	return strings.Join(append(words, dest), " ") + " # buildkit"
+}
+
+// sources tells paths, URLs and repositories apart.
+func (s *stageState) sources(t *transfer, sources []string) error {
+	checksum, keepGitDir := t.op.Checksum, t.op.KeepGitDir
+	for _, source := range sources {
+		ref, isGit, err := dockerfile.GitSource(source)
+		switch {
+		case err != nil:
+			return err
+		case isGit && !t.op.Add:
+			return errors.New("source can't be a git ref for COPY")
+		case isGit:
+			if keepGitDir != nil && ref.KeepGitDir != nil && *keepGitDir != *ref.KeepGitDir {
+				return errors.New("inconsistent keep-git-dir configuration")
+			}
+			if checksum != "" && ref.Checksum != "" && checksum != ref.Checksum {
+				return fmt.Errorf("checksum mismatch %q != %q", checksum, ref.Checksum)
+			}
+			checksum = cmp.Or(ref.Checksum, checksum)
+			keepGitDir = cmp.Or(ref.KeepGitDir, keepGitDir)
+			t.op.Sources = append(t.op.Sources, CopySource{Git: source})
+		case dockerfile.HTTPSource(source):
+			if !t.op.Add {
+				return errors.New("source can't be a URL for COPY")
+			}
+			if checksum != "" {
+				if _, err := digest.Parse(checksum); err != nil {
+					return err
+				}
+			}
+			t.op.Sources = append(t.op.Sources, CopySource{URL: source, Name: urlFile(source)})
+		default:
+			s.warnIgnored(t, source)
+			t.op.Sources = append(t.op.Sources, CopySource{Path: localPath(source, t.op.Parents)})
+		}
+	}
+	return nil
+}
+
+// urlFile is what the file behind a URL is called.
+func urlFile(address string) string {
+	if u, err := url.Parse(address); err == nil {
+		if base := path.Base(u.Path); base != "." && base != "/" {
+			return base
+		}
+	}
+	return "__unnamed__"
+}
+
+// localPath cleans a path of a source. With --parents the first "/./" separates
+// where to look from what to keep of the path.
+func localPath(source string, parents bool) string {
+	if !parents {
+		return cleanSource(source)
+	}
+	base, pattern, pivot := strings.Cut(source, "/./")
+	if !pivot {
+		base, pattern = "", source
+	}
+	if base = cleanSource(base); base == "." {
+		return "./" + cleanSource(pattern)
+	}
+	return base + "/./" + cleanSource(pattern)
 }
 
 // copySource finds what --from names. A stage must stand above the one that
@@ -112,18 +232,13 @@ func (s *stageState) transfer(what instructions.SourcesAndDest, flags copyFlags,
 func (s *stageState) copySource(from string) (*Source, error) {
 	source := s.at.from
 	switch {
-	case source == nil:
-		return nil, nil
 	case source == s.node:
 		return nil, fmt.Errorf("circular dependency detected on stage: %s", s.node.name)
-	case source.index < 0 && source.ref == "":
-		return &Source{}, nil
-	case source.index < 0:
-		return &Source{Image: source.image}, nil
-	case source.stage == nil:
+	case source.index >= 0 && source.stage == nil:
 		return nil, fmt.Errorf("cannot copy from stage %q, it needs to be defined before current stage %q", from, s.node.name)
 	default:
-		return &Source{Stage: source.stage}, nil
+		read := source.source()
+		return &read, nil
 	}
 }
 
@@ -198,47 +313,4 @@ func cleanSource(source string) string {
 		return "."
 	}
 	return cleaned
-}
-
-var (
-	schemeForm = regexp.MustCompile(`^[a-zA-Z0-9]+://`)
-	// scpForm is git's user@host:path.
-	scpForm = regexp.MustCompile(`^[a-zA-Z0-9_-]+@[a-zA-Z0-9.-]+:`)
-)
-
-// checkLocal refuses sources that have to be fetched. COPY never takes them.
-func checkLocal(source, name string) error {
-	kind, long := remoteKind(source)
-	switch {
-	case kind == "":
-		return nil
-	case name == "COPY":
-		return fmt.Errorf("source can't be a %s for COPY", kind)
-	default:
-		// The address stays out of the message: it may hold a password.
-		return fmt.Errorf("ADD of a %s is not supported yet", long)
-	}
-}
-
-// remoteKind tells git and HTTP sources from paths and names them for COPY's
-// and for ADD's message. An HTTP address is git's
-// only if its path ends in ".git"; "github.com/x/y" is a path.
-func remoteKind(source string) (kind, long string) {
-	scheme := strings.ToLower(strings.TrimSuffix(schemeForm.FindString(source), "://"))
-	switch scheme {
-	case "http", "https":
-		address, _, _ := strings.Cut(source, "#")
-		address, _, _ = strings.Cut(address, "?")
-		if strings.HasSuffix(address, ".git") {
-			return "git ref", "git repository"
-		}
-		return "URL", "URL"
-	case "git", "ssh":
-		return "git ref", "git repository"
-	case "":
-		if scpForm.MatchString(source) {
-			return "git ref", "git repository"
-		}
-	}
-	return "", ""
 }

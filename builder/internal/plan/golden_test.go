@@ -27,7 +27,8 @@ var update = flag.Bool("update", false, "rewrite the expected plans")
 
 // TestGolden plans every testdata/*.txtar. Its sections are "Dockerfile";
 // "request", lines like "target x", "arg K=V", "label K=V", "platform P",
-// "build-platform P" and "epoch N"; "image REF [PLATFORM]" with a config for
+// "build-platform P", "epoch N", "context NAME=VALUE", "ignore PATTERN" and
+// "source-epoch N", which is then the time of every source; "image REF [PLATFORM]" with a config for
 // each image that exists; and "want", the plan, or "error: " and "excerpt:".
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
@@ -92,7 +93,10 @@ func parseRequest(t *testing.T, sections map[string][]byte) Request {
 		BuildPlatform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
 		Platform:      ocispec.Platform{OS: "linux", Architecture: "amd64"},
 		Resolve:       fakeRegistry(sections),
+		ResolveLayout: LayoutFunc(fakeRegistry(sections)),
+		Contexts:      map[string]string{},
 	}
+	var ignore []string
 	for line := range strings.Lines(string(sections["request"])) {
 		verb, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 		key, pair, _ := strings.Cut(value, "=")
@@ -108,17 +112,36 @@ func parseRequest(t *testing.T, sections map[string][]byte) Request {
 		case "build-platform":
 			req.BuildPlatform = platforms.MustParse(value)
 		case "epoch":
-			seconds, err := strconv.ParseInt(value, 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			epoch := time.Unix(seconds, 0)
-			req.Epoch = &epoch
+			req.Epoch = seconds(t, value)
+		case "context":
+			req.Contexts[key] = pair
+		case "ignore":
+			ignore = append(ignore, value)
+		case "source-epoch":
+			epoch := seconds(t, value)
+			req.SourceEpoch = func(context.Context, EpochSource) (*time.Time, error) { return epoch, nil }
 		default:
 			t.Fatalf("request: unknown line %q", line)
 		}
 	}
+	if len(ignore) > 0 {
+		matcher, err := dockerfile.NewMatcher(ignore)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Ignored = matcher.Names
+	}
 	return req
+}
+
+func seconds(t *testing.T, value string) *time.Time {
+	t.Helper()
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	epoch := time.Unix(n, 0)
+	return &epoch
 }
 
 // fakeRegistry serves the image sections. A section without a platform answers for all.

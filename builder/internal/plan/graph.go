@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -19,9 +20,9 @@ import (
 
 const scratch = "scratch"
 
-// node is a stage, or an image that COPY --from names, while the plan is made.
+// node is a stage, or something else that COPY --from or a mount names, while the plan is made.
 type node struct {
-	// index is the position among the stages, -1 for an image.
+	// index is the position among the stages, -1 for what is no stage.
 	index    int
 	name     string
 	baseName string
@@ -30,6 +31,13 @@ type node struct {
 	// base is the stage that FROM names; else ref is the image, "" for scratch.
 	base *node
 	ref  string
+	// layout says that ref is in an OCI layout. context is set instead of ref for a named
+	// context that is no image.
+	layout  bool
+	context *NamedContext
+	// replaced says that a named context takes the place of this very stage, named that
+	// one takes the place of an image.
+	replaced, named bool
 	// platform is nil unless FROM says --platform.
 	platform  *ocispec.Platform
 	declared  []instructions.Command
@@ -41,16 +49,34 @@ type node struct {
 	state *stageState
 }
 
-// command is an instruction and the node that it copies from.
+// command is an instruction and the nodes that it reads.
 type command struct {
 	instructions.Command
-	from    *node
+	// from is what COPY --from names; mounts has a node, or nil, for each RUN --mount.
+	from   *node
+	mounts []*node
+	// flags are those of a RUN, as written.
+	flags   []string
 	onBuild bool
 }
 
-// buildGraph makes a node of every stage and links COPY --from to the nodes.
-// Names are expanded in all stages, reached or not: they are syntax.
-func (p *planner) buildGraph() error {
+// needs are the nodes that a command reads.
+func (c command) needs() []*node {
+	var needs []*node
+	if c.from != nil {
+		needs = append(needs, c.from)
+	}
+	for _, n := range c.mounts {
+		if n != nil {
+			needs = append(needs, n)
+		}
+	}
+	return needs
+}
+
+// makeNodes makes a node of every stage. Names are expanded in all stages,
+// reached or not: they are syntax.
+func (p *planner) makeNodes() error {
 	for i, stage := range p.file.Stages {
 		n, err := p.newNode(i, stage)
 		if err != nil {
@@ -61,9 +87,17 @@ func (p *planner) buildGraph() error {
 			p.byName[strings.ToLower(stage.Name)] = n
 		}
 	}
+	return nil
+}
+
+// linkNodes links COPY --from and mounts to the nodes.
+func (p *planner) linkNodes() error {
 	for _, n := range p.nodes {
+		if n.replaced {
+			continue
+		}
 		for _, cmd := range n.declared {
-			linked, err := p.link(cmd)
+			linked, err := p.link(cmd, p.file.Flags(cmd))
 			if err != nil {
 				return p.file.Wrap(cmd.Location(), err)
 			}
@@ -84,7 +118,9 @@ func (p *planner) newNode(index int, stage instructions.Stage) (*node, error) {
 	if n.name == "" {
 		n.name = fmt.Sprintf("stage-%d", index)
 	}
+	lint := p.lint.WithMergedConfigFromComments(stage.Comments)
 	base, err := p.expander.Word(stage.BaseName, p.global)
+	p.warnFromArgs(lint, base, stage.Location)
 	if err != nil {
 		return nil, err
 	}
@@ -93,9 +129,12 @@ func (p *planner) newNode(index int, stage instructions.Stage) (*node, error) {
 	}
 	n.baseName = base.Text
 	if stage.Platform != "" {
-		if n.platform, err = p.stagePlatform(stage.Platform); err != nil {
+		if n.platform, err = p.stagePlatform(stage, lint); err != nil {
 			return nil, err
 		}
+	}
+	if n.replaced, err = p.replaceStage(n, stage.Name); err != nil || n.replaced {
+		return n, err
 	}
 	// Only stages above count: a name further down is an image's here.
 	n.base = p.byName[n.baseName]
@@ -107,8 +146,11 @@ func (p *planner) newNode(index int, stage instructions.Stage) (*node, error) {
 	return n, nil
 }
 
-func (p *planner) stagePlatform(expression string) (*ocispec.Platform, error) {
+func (p *planner) stagePlatform(stage instructions.Stage, lint *linter.Linter) (*ocispec.Platform, error) {
+	expression := stage.Platform
 	expanded, err := p.expander.Word(expression, p.global)
+	p.warnFromArgs(lint, expanded, stage.Location)
+	p.warnFromPlatform(lint, stage, expanded)
 	if err != nil {
 		return nil, fmt.Errorf("failed to process arguments for platform %s: %w", expression, err)
 	}
@@ -142,34 +184,64 @@ func imageRef(name string) (string, error) {
 	return reference.TagNameOnly(named).String(), nil
 }
 
-// link finds what an instruction copies from.
-func (p *planner) link(cmd instructions.Command) (command, error) {
-	linked := command{Command: cmd}
-	c, ok := cmd.(*instructions.CopyCommand)
-	if !ok || c.From == "" {
-		return linked, nil
-	}
-	plain, err := p.expander.Word(c.From, &dockerfile.Env{})
-	if err != nil {
-		return linked, err
-	}
-	if plain.Text != c.From {
-		return linked, errors.New("variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround")
-	}
-	if index, err := strconv.Atoi(c.From); err == nil {
-		if index < 0 || index >= len(p.nodes) {
-			return linked, fmt.Errorf("invalid stage index %d", index)
-		}
-		linked.from = p.nodes[index]
-		return linked, nil
-	}
-	if linked.from = p.byName[strings.ToLower(c.From)]; linked.from == nil {
-		linked.from, err = p.foreignImage(c.From, cmd.Location())
+// link finds what an instruction reads.
+func (p *planner) link(cmd instructions.Command, flags []string) (command, error) {
+	linked := command{Command: cmd, flags: flags}
+	var err error
+	switch c := cmd.(type) {
+	case *instructions.CopyCommand:
+		linked.from, err = p.linkCopy(c)
+	case *instructions.RunCommand:
+		linked.mounts, err = p.linkMounts(c)
 	}
 	return linked, err
 }
 
-func (p *planner) foreignImage(name string, location []parser.Range) (*node, error) {
+func (p *planner) linkCopy(c *instructions.CopyCommand) (*node, error) {
+	if c.From == "" {
+		return nil, nil
+	}
+	plain, err := p.expander.Word(c.From, &dockerfile.Env{})
+	if err != nil {
+		return nil, err
+	}
+	if plain.Text != c.From {
+		return nil, errors.New("variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround")
+	}
+	if index, err := strconv.Atoi(c.From); err == nil {
+		if index < 0 || index >= len(p.nodes) {
+			return nil, fmt.Errorf("invalid stage index %d", index)
+		}
+		return p.nodes[index], nil
+	}
+	return p.byNameOrImage(c.From, c.Location())
+}
+
+// linkMounts looks up what mounts are from. Unlike in COPY a number is no index
+// of a stage. The type of a mount may still be a variable, so even one that has no use for it is linked.
+func (p *planner) linkMounts(c *instructions.RunCommand) ([]*node, error) {
+	mounts := instructions.GetMounts(c)
+	if len(mounts) == 0 {
+		return nil, nil
+	}
+	nodes := make([]*node, len(mounts))
+	for i, m := range mounts {
+		if m.From == "" {
+			continue
+		}
+		var err error
+		if nodes[i], err = p.byNameOrImage(m.From, c.Location()); err != nil {
+			return nil, err
+		}
+	}
+	return nodes, nil
+}
+
+// byNameOrImage is the stage of that name, else the image.
+func (p *planner) byNameOrImage(name string, location []parser.Range) (*node, error) {
+	if n, ok := p.byName[strings.ToLower(name)]; ok {
+		return n, nil
+	}
 	if n, ok := p.foreign[name]; ok {
 		return n, nil
 	}
@@ -195,12 +267,10 @@ func (p *planner) checkCycles() error {
 		}
 		done[n], onPath[n] = true, true
 		for i := range n.commands {
-			from := n.commands[i].from
-			switch {
-			case from == nil:
-			case onPath[from]:
-				return &n.commands[i]
-			default:
+			for _, from := range n.commands[i].needs() {
+				if onPath[from] {
+					return &n.commands[i]
+				}
 				if closing := visit(from); closing != nil {
 					return closing
 				}
@@ -249,6 +319,20 @@ func reach(n *node, reached map[*node]bool) {
 	reached[n] = true
 	reach(n.base, reached)
 	for _, cmd := range n.commands {
-		reach(cmd.from, reached)
+		for _, needed := range cmd.needs() {
+			reach(needed, reached)
+		}
+	}
+}
+
+// source is what a node is for those that read it.
+func (n *node) source() Source {
+	switch {
+	case n.index >= 0:
+		return Source{Stage: n.stage}
+	case n.context != nil:
+		return Source{Context: n.context}
+	default:
+		return Source{Image: n.image}
 	}
 }

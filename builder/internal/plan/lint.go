@@ -8,11 +8,102 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/util/suggest"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
 )
+
+// warnFromArgs reports variables of a FROM line that no ARG before the first FROM declares.
+func (p *planner) warnFromArgs(lint *linter.Linter, expanded dockerfile.Expansion, location []parser.Range) {
+	if len(expanded.Undefined) == 0 {
+		return
+	}
+	declared := p.global.Keys()
+	for _, cmd := range p.file.MetaArgs {
+		for _, arg := range cmd.Args {
+			declared = append(declared, arg.Key)
+		}
+	}
+	slices.Sort(declared)
+	declared = slices.Compact(declared)
+	for _, name := range expanded.Undefined {
+		if _, ok := slices.BinarySearch(declared, name); ok {
+			continue
+		}
+		match := ""
+		if len(declared) <= maxSuggest && len(expanded.Undefined) <= maxSuggest {
+			match, _ = suggest.Search(name, declared, true)
+		}
+		rule := &linter.RuleUndefinedArgInFrom
+		lint.Run(rule, location, rule.Format(name, match))
+	}
+}
+
+// warnFromPlatform reports a --platform that changes nothing, or that is the
+// same for every target. A stage that has the platform in its name is meant so.
+func (p *planner) warnFromPlatform(lint *linter.Linter, stage instructions.Stage, expanded dockerfile.Expansion) {
+	if target, _ := p.global.Get("TARGETPLATFORM"); len(expanded.Undefined) == 0 &&
+		slices.Equal(expanded.Used, []string{"TARGETPLATFORM"}) && expanded.Text == target {
+		rule := &linter.RuleRedundantTargetPlatform
+		lint.Run(rule, stage.Location, rule.Format(stage.Platform))
+	}
+	if len(expanded.Used) > 0 || len(expanded.Undefined) > 0 {
+		return
+	}
+	platform, err := platforms.Parse(expanded.Text)
+	if err != nil || strings.Contains(stage.Name, platform.OS) || strings.Contains(stage.Name, platform.Architecture) {
+		return
+	}
+	rule := &linter.RuleFromPlatformFlagConstDisallowed
+	lint.Run(rule, stage.Location, rule.Format(expanded.Text))
+}
+
+// lintDefaults looks at what base names are without any build argument.
+func (p *planner) lintDefaults() {
+	defaults := p.global.Clone()
+	for _, cmd := range p.file.MetaArgs {
+		for _, arg := range cmd.Args {
+			if arg.Value == nil {
+				continue
+			}
+			expanded, err := p.expander.Word(*arg.Value, defaults)
+			if err != nil {
+				return // will be found again, for the build
+			}
+			defaults.Set(arg.Key, expanded.Text)
+			if checkEnv(defaults) != nil {
+				return
+			}
+		}
+	}
+	for _, stage := range p.file.Stages {
+		base, err := p.expander.Word(stage.BaseName, defaults)
+		if err != nil {
+			return
+		}
+		if _, err := reference.ParseNormalizedNamed(base.Text); err != nil {
+			rule := &linter.RuleInvalidDefaultArgInFrom
+			p.lint.Run(rule, stage.Location, rule.Format(stage.BaseName))
+		}
+	}
+}
+
+// warnIgnored reports a source that the ignore file hides.
+func (s *stageState) warnIgnored(t *transfer, source string) {
+	if s.p.req.Ignored == nil || s.at.from != nil {
+		return
+	}
+	source = path.Clean(source)
+	if s.p.req.Ignored(source) {
+		rule := &linter.RuleCopyIgnoredFile
+		s.lint.Run(rule, s.at.Location(), rule.Format(t.name[:1]+strings.ToLower(t.name[1:]), source))
+	}
+}
 
 // lintFile runs the checks that look at all stages.
 func (p *planner) lintFile() {

@@ -10,7 +10,6 @@ package plan
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -49,7 +48,9 @@ type planner struct {
 	proxies   []string
 	epoch     *time.Time
 	nodes     []*node
-	// foreign are images that only COPY --from names, by that name.
+	// contexts are the named contexts by normal name.
+	contexts map[string]NamedContext
+	// foreign are images that only COPY --from and mounts name, by that name.
 	foreign map[string]*node
 	byName  map[string]*node
 	images  map[imageKey]*Image
@@ -65,39 +66,67 @@ func New(ctx context.Context, file *dockerfile.File, req Request) (*Plan, error)
 	if err != nil {
 		return nil, err
 	}
+	target, err := p.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reached, err := p.settle(ctx, []*node{target})
+	if err != nil {
+		return nil, err
+	}
+	plan := &Plan{Epoch: p.epoch}
+	if plan.Stages, err = p.planStages(reached); err != nil {
+		return nil, err
+	}
+	// Whatever the target needs comes before it, and nothing after it was reached.
+	plan.Target = target.stage
+	p.finish(plan.Target)
+	plan.Warnings = p.sortedWarnings()
+	if err := p.lintError(); err != nil {
+		return nil, err
+	}
+	return plan, nil
+}
+
+// prepare does all that can be done before anything is looked up but the epoch, and finds the target.
+func (p *planner) prepare(ctx context.Context) (*node, error) {
 	p.lintFile()
 	if err := p.readGlobalArgs(); err != nil {
 		return nil, err
 	}
-	if err := p.buildGraph(); err != nil {
+	if err := p.readContexts(); err != nil {
+		return nil, err
+	}
+	if err := p.readEpoch(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.makeNodes(); err != nil {
 		return nil, err
 	}
 	target, err := p.findTarget()
 	if err != nil {
 		return nil, err
 	}
-	reached, err := p.settle(ctx, target)
-	if err != nil {
-		return nil, err
-	}
-	plan := &Plan{Epoch: p.epoch}
-	for _, n := range p.nodes {
-		if !reached[n] {
-			continue
+	return target, p.linkNodes()
+}
+
+// planStages plans the reached stages in their order, those first that a named
+// context takes the place of: they need nothing, and may be needed anywhere.
+func (p *planner) planStages(reached map[*node]bool) ([]*Stage, error) {
+	var stages []*Stage
+	for _, replaced := range []bool{true, false} {
+		for _, n := range p.nodes {
+			if !reached[n] || n.replaced != replaced {
+				continue
+			}
+			var err error
+			if n.stage, err = p.planStage(n); err != nil {
+				return nil, err
+			}
+			stages = append(stages, n.stage)
 		}
-		if n.stage, err = p.planStage(n); err != nil {
-			return nil, err
-		}
-		plan.Stages = append(plan.Stages, n.stage)
 	}
-	// Whatever the target needs comes before it, and nothing after it was reached.
-	plan.Target = target.stage
-	p.finish(plan.Target)
-	plan.Warnings = p.sortedWarnings()
-	if err := p.lintError(plan.Warnings); err != nil {
-		return nil, err
-	}
-	return plan, nil
+	return stages, nil
 }
 
 func newPlanner(file *dockerfile.File, req Request) (*planner, error) {
@@ -120,15 +149,23 @@ func newPlanner(file *dockerfile.File, req Request) (*planner, error) {
 			return nil, fmt.Errorf("build argument BUILDKIT_SYNTAX: %w", err)
 		}
 	}
+	if options, given := p.buildArgs["BUILDKIT_DOCKERFILE_CHECK"]; given {
+		var err error
+		if p.file, err = file.WithChecks(options); err != nil {
+			return nil, fmt.Errorf("build argument BUILDKIT_DOCKERFILE_CHECK: %w", err)
+		}
+	}
 	if err := checkPlatform(p.req.Platform); err != nil {
 		return nil, err
 	}
-	checks := file.Checks
-	checks.Warn = func(rule, _, url, message string, location []parser.Range) {
+	checks := p.file.Checks
+	checks.Warn = func(rule, description, url, message string, location []parser.Range) {
 		if len(p.warnings) == maxWarnings {
 			return
 		}
-		p.warnings = append(p.warnings, Warning{Rule: rule, Message: message, URL: url, Location: location})
+		p.warnings = append(p.warnings, Warning{
+			Rule: rule, Message: message, Description: description, URL: url, Location: location,
+		})
 	}
 	p.lint = linter.New(&checks)
 	return p, nil
@@ -193,16 +230,27 @@ func (p *planner) sortedWarnings() []Warning {
 	return all
 }
 
-// lintError makes warnings fatal where the file says "# check=error=true".
-func (p *planner) lintError(warnings []Warning) error {
-	if !p.file.Checks.ReturnAsError || len(warnings) == 0 {
-		return nil
-	}
+// LintError says that build checks fired in a file that says "# check=error=true".
+type LintError struct {
+	// Warnings are all that fired, in order of line; there is at least one.
+	Warnings []Warning
+}
+
+// Error names the rules, sorted.
+func (e *LintError) Error() string {
 	var rules []string
-	for _, w := range warnings {
+	for _, w := range e.Warnings {
 		rules = append(rules, w.Rule)
 	}
 	slices.Sort(rules)
-	err := errors.New("lint violation found for rules: " + strings.Join(slices.Compact(rules), ", "))
-	return p.file.Wrap(warnings[0].Location, err)
+	return "lint violation found for rules: " + strings.Join(slices.Compact(rules), ", ")
+}
+
+// lintError makes warnings fatal where the file says so.
+func (p *planner) lintError() error {
+	warnings := p.sortedWarnings()
+	if !p.file.Checks.ReturnAsError || len(warnings) == 0 {
+		return nil
+	}
+	return p.file.Wrap(nil, &LintError{Warnings: warnings})
 }

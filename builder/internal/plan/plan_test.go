@@ -317,19 +317,6 @@ func TestCleanSource(t *testing.T) {
 	}
 }
 
-func TestRemoteKind(t *testing.T) {
-	for source, want := range map[string]string{
-		"a/b": "", "http:/x": "", "github.com/x/y": "", "ftp://x/y": "", "a@b": "", "./git@x:y": "",
-		"http://x/y": "URL", "HTTPS://x/y": "URL", "https://x/y.git/z": "URL",
-		"https://x/y.git": "git ref", "https://x/y.git#main:sub": "git ref", "https://x/y.git?ref=v1": "git ref",
-		"git://x/y": "git ref", "ssh://git@x/y": "git ref", "git@x:y": "git ref",
-	} {
-		if got, _ := remoteKind(source); got != want {
-			t.Errorf("remoteKind(%q) = %q, want %q", source, got, want)
-		}
-	}
-}
-
 // TestPure holds the rule that planning does no input and output.
 func TestPure(t *testing.T) {
 	files, err := filepath.Glob("*.go")
@@ -402,6 +389,13 @@ func checkOrder(t *testing.T, plan *Plan) {
 		for _, in := range stage.Instructions {
 			if op, ok := in.Op.(Copy); ok && op.From != nil && !made[op.From.Stage] {
 				t.Error("a copy from a stage that is not made yet")
+			}
+			if op, ok := in.Op.(Run); ok {
+				for _, mount := range op.Mounts {
+					if mount.From != nil && !made[mount.From.Stage] {
+						t.Error("a mount from a stage that is not made yet")
+					}
+				}
 			}
 		}
 		made[stage] = true

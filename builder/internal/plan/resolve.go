@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -25,21 +26,26 @@ const (
 	triggerCost = 2 << 10
 )
 
-type imageKey struct{ ref, platform string }
+type imageKey struct {
+	ref, platform string
+	layout        bool
+}
 
 // settle resolves the images that the target needs and inserts ONBUILD
 // triggers until neither brings anything new: a trigger may copy from a stage
 // or an image that nothing needed before.
-func (p *planner) settle(ctx context.Context, target *node) (map[*node]bool, error) {
+func (p *planner) settle(ctx context.Context, targets []*node) (map[*node]bool, error) {
 	for {
 		reached := map[*node]bool{}
-		reach(target, reached)
+		for _, target := range targets {
+			reach(target, reached)
+		}
 		if err := p.resolve(ctx, reached); err != nil {
 			return nil, err
 		}
 		grown := false
 		for _, n := range p.nodes {
-			if !reached[n] || n.triggered {
+			if !reached[n] || n.triggered || n.replaced {
 				continue
 			}
 			n.triggered = true
@@ -58,15 +64,21 @@ func (p *planner) settle(ctx context.Context, target *node) (map[*node]bool, err
 // resolve looks up the images of reached nodes, each reference and platform once.
 func (p *planner) resolve(ctx context.Context, reached map[*node]bool) error {
 	wanted := map[imageKey]*node{}
-	for _, n := range p.inOrder(reached) {
+	nodes := p.inOrder(reached)
+	for _, n := range nodes {
 		if n.ref == "" || n.image != nil {
 			continue
 		}
-		platform := p.platformOf(n)
-		if err := checkPlatform(platform); err != nil {
+		if err := p.replaceImage(n); err != nil {
 			return p.file.Wrap(n.location, err)
 		}
-		key := imageKey{ref: n.ref, platform: platforms.FormatAll(platform)}
+		if n.ref == "" {
+			continue
+		}
+		if err := checkPlatform(p.platformOf(n)); err != nil {
+			return p.file.Wrap(n.location, err)
+		}
+		key := p.keyOf(n)
 		if _, ok := wanted[key]; !ok && p.images[key] == nil {
 			wanted[key] = n
 		}
@@ -75,17 +87,18 @@ func (p *planner) resolve(ctx context.Context, reached map[*node]bool) error {
 	if err != nil {
 		return err
 	}
-	for key, image := range found {
-		p.images[key] = image
-	}
-	for _, n := range p.inOrder(reached) {
+	maps.Copy(p.images, found)
+	for _, n := range nodes {
 		if n.ref != "" && n.image == nil {
-			platform := p.platformOf(n)
-			n.image = p.images[imageKey{ref: n.ref, platform: platforms.FormatAll(platform)}]
-			p.warnPlatform(n, platform)
+			n.image = p.images[p.keyOf(n)]
+			p.warnPlatform(n, p.platformOf(n))
 		}
 	}
 	return nil
+}
+
+func (p *planner) keyOf(n *node) imageKey {
+	return imageKey{ref: n.ref, platform: platforms.FormatAll(p.platformOf(n)), layout: n.layout}
 }
 
 func (p *planner) lookUp(ctx context.Context, wanted map[imageKey]*node) (map[imageKey]*Image, error) {
@@ -93,18 +106,12 @@ func (p *planner) lookUp(ctx context.Context, wanted map[imageKey]*node) (map[im
 		key   imageKey
 		image *Image
 	}
-	if p.req.Resolve == nil && len(wanted) > 0 {
-		return nil, errors.New("no way to look up images was given")
-	}
 	answers := make(chan answer, len(wanted))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(maxLookups)
 	for key, n := range wanted {
 		group.Go(func() error {
-			image, err := p.req.Resolve(ctx, n.ref, p.platformOf(n))
-			if err == nil && image == nil {
-				err = errors.New("image not found")
-			}
+			image, err := p.ask(ctx, n)
 			if err != nil {
 				return p.file.Wrap(n.location, p.baseError(err, n.baseName))
 			}
@@ -121,6 +128,22 @@ func (p *planner) lookUp(ctx context.Context, wanted map[imageKey]*node) (map[im
 		found[a.key] = a.image
 	}
 	return found, nil
+}
+
+// ask looks up one image.
+func (p *planner) ask(ctx context.Context, n *node) (*Image, error) {
+	lookUp := p.req.Resolve
+	if n.layout {
+		lookUp = ResolveFunc(p.req.ResolveLayout)
+	}
+	if lookUp == nil {
+		return nil, errors.New("no way to look up images was given")
+	}
+	image, err := lookUp(ctx, n.ref, p.platformOf(n))
+	if err == nil && image == nil {
+		err = errors.New("image not found")
+	}
+	return image, err
 }
 
 // baseError names the image and helps with a mistyped stage or common image.
@@ -159,7 +182,7 @@ func (p *planner) platformOf(n *node) ocispec.Platform {
 	switch {
 	case n.base != nil:
 		return p.platformOf(n.base)
-	case n.platform != nil && n.ref != "":
+	case n.platform != nil && (n.ref != "" || n.named || n.replaced):
 		return *n.platform
 	default:
 		return p.req.Platform
@@ -168,6 +191,9 @@ func (p *planner) platformOf(n *node) ocispec.Platform {
 
 func (p *planner) warnPlatform(n *node, want ocispec.Platform) {
 	got := n.image.Config.Platform
+	if n.named || n.replaced {
+		return // who names a context knows what is in it
+	}
 	if want.OS == got.OS && want.Architecture == got.Architecture {
 		return
 	}
@@ -203,7 +229,7 @@ func (p *planner) insertTriggers(n *node) (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("ONBUILD trigger %q of %s: %w", trigger, n.baseName, err)
 		}
-		grown = grown || cmd.from != nil
+		grown = grown || len(cmd.needs()) > 0
 		commands = append(commands, cmd)
 	}
 	n.commands = append(commands, n.commands...)
@@ -231,7 +257,7 @@ func (p *planner) parseTrigger(trigger string, from []parser.Range) (command, er
 	if err != nil {
 		return command{}, err
 	}
-	linked, err := p.link(cmd)
+	linked, err := p.link(cmd, instruction.Flags)
 	linked.onBuild = true
 	return linked, err
 }

@@ -19,13 +19,9 @@ import (
 const scriptDir = "/dev/pipes/"
 
 func (s *stageState) run(c *instructions.RunCommand, in *Instruction) error {
-	switch {
-	case len(instructions.GetMounts(c)) > 0:
-		return errors.New("RUN --mount is not supported yet")
-	case len(instructions.GetDevices(c)) > 0:
-		return errors.New("RUN --device is not supported yet")
-	case instructions.GetSecurity(c) == instructions.SecurityInsecure:
-		return errors.New("RUN --security=insecure is not supported yet")
+	mounts, env, err := s.mounts(s.processEnv())
+	if err != nil {
+		return err
 	}
 	words, files, err := runWords(c)
 	if err != nil {
@@ -37,13 +33,22 @@ func (s *stageState) run(c *instructions.RunCommand, in *Instruction) error {
 	if len(words) == 0 || words[0] == "" {
 		return errors.New("RUN needs a command")
 	}
+	switch {
+	case len(instructions.GetDevices(c)) > 0:
+		return errors.New("RUN --device is not supported: a device of the node is not for a build to ask for")
+	case instructions.GetSecurity(c) == instructions.SecurityInsecure:
+		return errors.New("security.insecure is not allowed: RUN --security=insecure asks for privileges that no RUN gets here")
+	}
 	in.Op = Run{
-		Args:    words,
-		Env:     s.processEnv(),
-		User:    s.config.Config.User,
-		Dir:     s.dir(),
-		Files:   files,
-		Network: instructions.GetNetwork(c),
+		Args:     words,
+		Env:      env,
+		User:     s.config.Config.User,
+		Dir:      s.dir(),
+		Files:    files,
+		Network:  instructions.GetNetwork(c),
+		Security: instructions.GetSecurity(c),
+		Hostname: s.p.buildArgs["BUILDKIT_SANDBOX_HOSTNAME"],
+		Mounts:   mounts,
 	}
 	in.History = "RUN " + s.argSummary() + strings.Join(words, " ") + " # buildkit"
 	return nil

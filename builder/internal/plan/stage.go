@@ -88,12 +88,28 @@ func (p *planner) newState(n *node) *stageState {
 		s.out.Base = Source{Image: n.image}
 		s.config = cloneImage(&n.image.Config)
 		s.number = 1
+	case n.replaced:
+		// Unlike FROM scratch this has no working directory and no PATH.
+		s.out.Base = Source{Context: n.context}
+		s.config.Platform = s.out.Platform
+		s.config.RootFS.Type = "layers"
+		s.number = 1
 	default:
+		s.out.Base = Source{Context: n.context}
 		s.config = emptyImage(s.out.Platform)
+		if n.context != nil {
+			s.number = 1
+		}
 	}
 	s.config.Created = nil
 	s.config.Config.OnBuild = nil
-	s.fillFromConfig()
+	if n.replaced {
+		if n.image != nil && s.config.OS != "" && s.config.Architecture != "" {
+			s.out.Platform = s.config.Platform
+		}
+	} else {
+		s.fillFromConfig()
+	}
 	s.out.Total = s.number
 	for _, cmd := range n.commands {
 		if numbered(cmd) {
@@ -298,7 +314,13 @@ func cost(in *Instruction) int {
 		for _, arg := range op.Args {
 			bytes += len(arg)
 		}
+		for _, mount := range op.Mounts {
+			bytes += len(mount.Target) + len(mount.Source) + len(mount.ID) + 256
+		}
 	case Copy:
+		for _, pattern := range op.Exclude {
+			bytes += len(pattern) + 16
+		}
 		for _, source := range op.Sources {
 			bytes += len(source.Path) + len(source.URL) + len(source.Git) + 64
 		}

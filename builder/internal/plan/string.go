@@ -59,6 +59,8 @@ func (s Source) describe(name string) string {
 		return fmt.Sprintf("image %s (%s)", s.Image.Ref, name)
 	case s.Image != nil:
 		return "image " + s.Image.Ref
+	case s.Context != nil:
+		return fmt.Sprintf("context %s (%s)", s.Context.Value, s.Context.Name)
 	default:
 		return scratch
 	}
@@ -96,9 +98,55 @@ func (r Run) print(b *strings.Builder) {
 	if r.Network != "default" {
 		field(b, "network", "%s", r.Network)
 	}
+	optional(b, "hostname", r.Hostname)
+	for _, mount := range r.Mounts {
+		field(b, "mount", "%s", mount.describe())
+	}
 	for _, file := range r.Files {
 		field(b, "file", "%q %q", file.Name, file.Data)
 	}
+}
+
+func (m Mount) describe() string {
+	text := m.Type
+	add := func(name string, value any) { text += fmt.Sprintf(" %s=%v", name, value) }
+	if m.Target != "" {
+		add("target", m.Target)
+	}
+	if m.From != nil {
+		add("from", "("+m.From.describe("")+")")
+	}
+	if m.Source != "" {
+		add("source", m.Source)
+	}
+	if m.ID != "" {
+		add("id", m.ID)
+	}
+	if m.Env != "" {
+		add("env", m.Env)
+	}
+	if m.Sharing != "" {
+		add("sharing", m.Sharing)
+	}
+	if m.Mode != nil {
+		add("mode", fmt.Sprintf("%04o", *m.Mode))
+	}
+	if m.UID != nil {
+		add("uid", *m.UID)
+	}
+	if m.GID != nil {
+		add("gid", *m.GID)
+	}
+	if m.Size != 0 {
+		add("size", m.Size)
+	}
+	if m.ReadOnly {
+		text += " ro"
+	}
+	if m.Required {
+		text += " required"
+	}
+	return text
 }
 
 func (c Copy) print(b *strings.Builder) {
@@ -119,6 +167,24 @@ func (c Copy) print(b *strings.Builder) {
 	}
 	optional(b, "chown", c.Chown)
 	optional(b, "chmod", c.Chmod)
+	for _, pattern := range c.Exclude {
+		field(b, "exclude", "%q", pattern)
+	}
+	optional(b, "checksum", c.Checksum)
+	mark(b, "link", c.Link)
+	mark(b, "parents", c.Parents)
+	if c.KeepGitDir != nil {
+		field(b, "keep-git-dir", "%t", *c.KeepGitDir)
+	}
+	if c.Unpack != nil {
+		field(b, "unpack", "%t", *c.Unpack)
+	}
+}
+
+func mark(b *strings.Builder, name string, set bool) {
+	if set {
+		fmt.Fprintf(b, "      %s\n", name)
+	}
 }
 
 func field(b *strings.Builder, name, format string, args ...any) {

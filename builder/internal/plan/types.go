@@ -68,8 +68,10 @@ type Plan struct {
 
 // Warning is one build check that fired.
 type Warning struct {
-	Rule, Message, URL string
-	Location           []parser.Range
+	// Rule is the name of the check, Message says what it found here. Description
+	// is what the check is about, URL where more is said about it; it may be "".
+	Rule, Message, Description, URL string
+	Location                        []parser.Range
 }
 
 // Source says where a stage begins or where COPY --from and mounts read: exactly one of
@@ -210,7 +212,8 @@ type Copy struct {
 	Exclude []string
 	// Checksum is what the only source must have: "ALGORITHM:HEX" for a URL, a commit or the beginning of one for git.
 	Checksum string
-	// KeepGitDir is nil when neither the flag nor the git URL says anything, which means no.
+	// KeepGitDir is the flag, nil if absent. A git URL may say this and Checksum itself: where
+	// both do they say the same.
 	KeepGitDir *bool
 	// Unpack is nil for the default: archives among local files are unpacked by ADD, others never.
 	Unpack *bool
@@ -274,6 +277,7 @@ type Request struct {
 	ResolveLayout LayoutFunc
 	// SourceEpoch is asked when SOURCE_DATE_EPOCH names a source; nil if nobody can tell.
 	SourceEpoch EpochFunc
-	// Ignored tells whether the ignore file hides a path of the main build context; nil if there is none.
+	// Ignored tells whether an instruction that copies path, as written, names what the ignore file of the main
+	// build context hides (dockerfile.Matcher.Names); nil if there is none.
 	Ignored func(path string) bool
 }
