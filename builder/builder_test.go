@@ -223,7 +223,7 @@ func TestFailures(t *testing.T) {
 		{"no Dockerfile", map[string]string{"a": ""}, ExitConfig, "dockerfile Dockerfile: file does not exist"},
 		{"syntax", file("FROM scratch\nCOPIED a b\n"), ExitDockerfile, "Dockerfile:2: unknown instruction: COPIED"},
 		{"missing source", file("FROM scratch\n\nCOPY nope /\n"), ExitInstruction, `Dockerfile:3: COPY: "/nope": not found`},
-		{"unknown owner", file("FROM scratch\nCOPY --chown=me a /\n"), ExitInstruction, `Dockerfile:2: COPY: --chown=me: invalid user "me"`},
+		{"unknown owner", file("FROM scratch\nCOPY --chown=me a /\n"), ExitInstruction, `Dockerfile:2: COPY: --chown=me: invalid user index: -1`},
 		{"base not found", file("FROM " + h.host + "/nope\n"), ExitRefused, "404 Not Found"},
 		{"RUN where it cannot", file("FROM scratch\nRUN x\n"), ExitEnvironment, "Dockerfile:2: RUN cannot be isolated here"},
 		{"whiteout name", map[string]string{"Dockerfile": "FROM scratch\nCOPY d /d/\n", "d/.wh.x": ""}, ExitInstruction, "Dockerfile:2: COPY: /d/.wh.x"},

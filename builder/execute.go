@@ -231,7 +231,6 @@ func (x *executor) image(ctx context.Context) (v1.Image, error) {
 	spec := image.Spec{
 		Config: target.Config,
 		Epoch:  x.times.Epoch,
-		Now:    time.Now(),
 		Docker: x.req.Output.Docker,
 	}
 	var chain []*stage

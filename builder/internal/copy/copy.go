@@ -57,7 +57,7 @@ type Item struct {
 
 // Apply returns what t becomes.
 func Apply(t *tree.Tree, r Request) (*tree.Tree, error) {
-	c := &copier{req: r, edit: t.Edit(), toDir: dirSyntax(r.Dest) || r.Parents}
+	c := &copier{req: r, edit: t.Edit(), toDir: dirSyntax(r.Dest) || r.Parents, now: r.Times.Now()}
 	var err error
 	if c.uid, c.gid, c.chown, err = owner(t, r.Chown); err != nil {
 		return nil, err
@@ -172,6 +172,8 @@ type copier struct {
 	uid, gid uint32
 	chown    bool
 	chmod    *chmod
+	// now is the time of what is made or changed on the way.
+	now int64
 	// passed are directories that are only on the way to what --parents copies: where there is one already it stays as it is.
 	passed map[*tree.Inode]bool
 }
@@ -228,7 +230,21 @@ func (c *copier) file(m found) error {
 	if err := c.mkdirAll(parent(p)); err != nil {
 		return err
 	}
-	return c.put(p, m.inode, map[*tree.Inode]*tree.Inode{})
+	if err := c.put(p, m.inode, map[*tree.Inode]*tree.Inode{}); err != nil {
+		return err
+	}
+	return c.touch(parent(p))
+}
+
+// touch gives a directory the time that a file system gives one in which something was made.
+func (c *copier) touch(p string) error {
+	dir := c.edit.Lookup(p)
+	if p == "" || dir == nil || dir.MTime == c.now {
+		return nil
+	}
+	m := dir.Meta
+	m.MTime = c.now
+	return c.edit.SetMeta(p, m)
 }
 
 // dest resolves the destination's links. The inode is nil if there is nothing yet.
@@ -260,7 +276,10 @@ func (c *copier) directory(src *tree.Inode) error {
 	}
 	if p != "" {
 		m := c.edit.Lookup(p).Meta
-		m.MTime = c.req.Times.Of(src.MTime)
+		m.MTime = c.now
+		if c.req.Source == nil || src != c.req.Source.Root() { // the root of a context or stage is as old as what holds it: the build
+			m.MTime = c.req.Times.Of(src.MTime)
+		}
 		if err := c.edit.SetMeta(p, m); err != nil {
 			return err
 		}
@@ -342,8 +361,11 @@ func (c *copier) mkdirAll(p string) error {
 			}
 			continue
 		}
-		m := tree.Meta{Mode: c.chmod.made(), UID: c.uid, GID: c.gid, MTime: c.req.Times.Now()}
+		m := tree.Meta{Mode: c.chmod.made(), UID: c.uid, GID: c.gid, MTime: c.now}
 		if err := c.edit.Put(done, tree.NewDir(m)); err != nil {
+			return err
+		}
+		if err := c.touch(parent(done)); err != nil {
 			return err
 		}
 	}

@@ -41,8 +41,6 @@ type Spec struct {
 	Steps []Step
 	// Epoch, if set, is every new time.
 	Epoch *time.Time
-	// Now is the time of an image in which no layer was made.
-	Now time.Time
 	// Docker asks for Docker's media types instead of OCI's.
 	Docker bool
 	// Annotations of the manifest.
@@ -93,46 +91,62 @@ func (s Spec) config(layers []v1.Layer) (*dockerspec.DockerOCIImage, error) {
 		}
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.Digest(id.String()))
 	}
-	config.History = append(append([]ocispec.History(nil), s.Config.History...), s.history()...)
-	created := s.Now
-	if n := len(config.History); n > 0 && config.History[n-1].Created != nil && len(s.Steps) > 0 {
-		created = *config.History[n-1].Created
+	config.History = s.history()
+	config.Created = nil
+	for _, h := range config.History {
+		if h.Created != nil {
+			config.Created = h.Created
+		}
 	}
-	if s.Epoch != nil {
-		created = *s.Epoch
-	}
-	created = created.UTC()
-	config.Created = &created
 	return &config, nil
 }
 
-// history gives an entry without a layer the time of the layer before it, or of the first
-// new one if there is none before.
+// history is the base's and our own. An entry without a time of its own has that of the layer before it, or of the first
+// new one if there is none before; where no layer has a time, none has.
 func (s Spec) history() []ocispec.History {
-	last := s.Now
+	out := append([]ocispec.History(nil), s.Config.History...)
 	for _, st := range s.Steps {
-		if st.Layer != nil {
-			last = st.Created
-			break
-		}
-	}
-	var out []ocispec.History
-	for _, st := range s.Steps {
-		if st.Layer != nil {
-			last = st.Created
-		}
 		if st.CreatedBy == "" {
 			continue
 		}
-		at := last.UTC()
-		if s.Epoch != nil {
-			at = s.Epoch.UTC()
+		h := ocispec.History{CreatedBy: st.CreatedBy, Author: st.Author, Comment: historyComment, EmptyLayer: st.Layer == nil}
+		switch {
+		case s.Epoch != nil:
+			h.Created = utc(*s.Epoch)
+		case st.Layer != nil:
+			h.Created = utc(st.Created)
 		}
-		out = append(out, ocispec.History{
-			Created: &at, CreatedBy: st.CreatedBy, Author: st.Author, Comment: historyComment, EmptyLayer: st.Layer == nil,
-		})
+		out = append(out, h)
+	}
+	// The time before the first entry that lacks one, or else after it.
+	var at *time.Time
+	lacking := false
+	for _, h := range out {
+		if h.Created == nil {
+			lacking = true
+			continue
+		}
+		at = h.Created
+		if lacking {
+			break
+		}
+	}
+	lacking = false
+	for i, h := range out {
+		switch {
+		case h.Created == nil:
+			lacking = true
+			out[i].Created = at
+		case lacking:
+			at = h.Created
+		}
 	}
 	return out
+}
+
+func utc(t time.Time) *time.Time {
+	t = t.UTC()
+	return &t
 }
 
 // built implements partial.CompressedImageCore.

@@ -245,11 +245,15 @@ func TestAccounts(t *testing.T) {
 		{tr, "1:2", "1:2"},
 		{tr, "7", "7:7"},
 		{tr, "app", "1000:1001"},
-		{tr, "app:", "1000:0"},
+		{tr, "app:", "1000:1001"},
+		{tr, "app:unknown", "1000:1001"},
+		{tr, "7:unknown", "7:7"},
 		{tr, ":extra", "0:50"},
 		{tr, "unknown:unknown", "0:0"},
 		{Empty(), "7", "7:7"},
+		{Empty(), "root:root", "0:0"},
 		{Empty(), "app", "error"},
+		{Empty(), "7:app", "error"},
 	}
 	for _, tt := range owners {
 		uid, gid, err := tt.tree.Owner(tt.spec)

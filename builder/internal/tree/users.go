@@ -54,31 +54,35 @@ func (t *Tree) Account(spec string) (Account, error) {
 }
 
 // Owner resolves a --chown value, or the USER that owns a WORKDIR: a number alone is uid and gid; a name
-// alone has its own gid; a name that is not found is 0 (as BuildKit has it), except in a
-// root without /etc/passwd, where any name is an error.
+// alone has its own gid, as it has with a group that is empty or not found; a name that is not found is 0 (as BuildKit
+// has it), except in an empty root, where any name is an error.
 func (t *Tree) Owner(spec string) (uid, gid uint32, err error) {
 	passwd, group, err := t.accountFiles()
 	if err != nil {
 		return 0, 0, err
 	}
-	u, g, both := strings.Cut(spec, ":")
-	uid, gid, err = ownerUser(u, passwd)
-	if err != nil || !both {
-		return uid, gid, err
+	u, g, _ := strings.Cut(spec, ":")
+	entries, err := t.root.Entries()
+	if err != nil {
+		return 0, 0, err
 	}
-	gid, err = ownerGroup(g, group)
+	empty := len(entries) == 0
+	if uid, gid, err = ownerUser(u, passwd, empty); err != nil {
+		return 0, 0, err
+	}
+	gid, err = ownerGroup(g, gid, group, empty)
 	return uid, gid, err
 }
 
-func ownerUser(u string, passwd []byte) (uid, gid uint32, err error) {
-	if u == "" {
+func ownerUser(u string, passwd []byte, empty bool) (uid, gid uint32, err error) {
+	if u == "" || u == "root" {
 		return 0, 0, nil
 	}
 	if n, err := strconv.ParseUint(u, 10, 31); err == nil {
 		return uint32(n), uint32(n), nil
 	}
-	if passwd == nil {
-		return 0, 0, fmt.Errorf("invalid user %q: the root has no /etc/passwd", u)
+	if empty {
+		return 0, 0, fmt.Errorf("invalid user index: -1: %q cannot be looked up in an empty root", u)
 	}
 	found, err := user.ParsePasswdFilter(bytes.NewReader(passwd), func(p user.User) bool { return p.Name == u })
 	if err != nil || len(found) == 0 {
@@ -87,19 +91,23 @@ func ownerUser(u string, passwd []byte) (uid, gid uint32, err error) {
 	return uint32(found[0].Uid), uint32(found[0].Gid), nil
 }
 
-func ownerGroup(g string, group []byte) (uint32, error) {
+// ownerGroup is the group's id, or that of the user.
+func ownerGroup(g string, own uint32, group []byte, empty bool) (uint32, error) {
 	if g == "" {
+		return own, nil
+	}
+	if g == "root" {
 		return 0, nil
 	}
 	if n, err := strconv.ParseUint(g, 10, 31); err == nil {
 		return uint32(n), nil
 	}
-	if group == nil {
-		return 0, fmt.Errorf("invalid group %q: the root has no /etc/group", g)
+	if empty {
+		return 0, fmt.Errorf("invalid group index: -1: %q cannot be looked up in an empty root", g)
 	}
 	found, err := user.ParseGroupFilter(bytes.NewReader(group), func(x user.Group) bool { return x.Name == g })
 	if err != nil || len(found) == 0 {
-		return 0, err
+		return own, err
 	}
 	return uint32(found[0].Gid), nil
 }
