@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package results writes what a pipeline reads after a build: Tekton's and
-// Argo's result files, kaniko's digest files, the one-line cause of a failure
-// and the progress file. It knows neither how an image was made nor where its
+// Argo's result files, kaniko's digest files, what the build checks found, the
+// one-line cause of a failure and the progress file. It knows neither how an image was made nor where its
 // paths came from, and it reads no environment. The order of use is RemoveStale
-// and Probe at start, Check before the push, Write as the very last thing.
+// and Probe at start, Check before the push, Write as the very last thing;
+// where nothing is built, WriteLint takes the place of the last two.
 package results
 
 import (
@@ -27,7 +28,8 @@ const TektonLimit = 4096
 
 // Outputs says where results go. An empty path is an output that nobody asked for.
 type Outputs struct {
-	// Dir receives the files IMAGE_DIGEST, IMAGE_URL, IMAGE_REF and IMAGES.
+	// Dir receives the files IMAGE_DIGEST, IMAGE_URL, IMAGE_REF and IMAGES, or
+	// LINT.json of WriteLint.
 	Dir string
 	// DigestFile receives the digest.
 	DigestFile string
@@ -54,6 +56,9 @@ type file struct {
 
 // names lists the results of Dir in the order in which they are written.
 func names() []string { return []string{"IMAGE_DIGEST", "IMAGE_URL", "IMAGE_REF", "IMAGES"} }
+
+// lintName is the file of Dir that says what the build checks found.
+const lintName = "LINT.json"
 
 // Check reports, before anything is pushed, destinations whose results could
 // not be written or would not fit into Limit.
@@ -106,6 +111,20 @@ func (o Outputs) Write(img Image) error {
 		return err
 	}
 	if err := writeSet(append(digestFiles, files...)); err != nil {
+		return fmt.Errorf("write results: %w", err)
+	}
+	return nil
+}
+
+// WriteLint writes LINT.json, which says what the build checks found, into the
+// directory dir; nothing if dir is empty. It is written as Write writes, and
+// whether the checks found anything or not. json is not looked at. Tekton and
+// its limit have no part in it: it is a file, not a result that a Task declares.
+func WriteLint(dir string, json []byte) error {
+	if dir == "" {
+		return nil
+	}
+	if err := writeSet([]file{{filepath.Join(dir, lintName), string(json)}}); err != nil {
 		return fmt.Errorf("write results: %w", err)
 	}
 	return nil
@@ -170,7 +189,7 @@ func parse(destinations []string) ([]name.Tag, error) {
 	return tags, nil
 }
 
-// paths lists every file that Write would write.
+// paths lists every file that Write or WriteLint would write.
 func (o Outputs) paths() []string {
 	var list []string
 	for _, p := range []string{o.DigestFile, o.NameFile, o.TagFile} {
@@ -179,7 +198,7 @@ func (o Outputs) paths() []string {
 		}
 	}
 	if o.Dir != "" {
-		for _, n := range names() {
+		for _, n := range append(names(), lintName) {
 			list = append(list, filepath.Join(o.Dir, n))
 		}
 	}

@@ -3,6 +3,7 @@
 package results
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -165,6 +166,55 @@ func TestWriteLeavesAllOrNothing(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]string{}, read(t, dir)); diff != "" {
 		t.Errorf("a failed write left files:\n%s", diff)
+	}
+}
+
+func TestWriteLint(t *testing.T) {
+	dir := t.TempDir()
+	o := Outputs{Dir: dir}
+	// What an earlier build and an earlier check left goes before a check starts.
+	if err := o.Write(Image{digest(), []string{"r.example/a:1"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, content := range []string{`{"warnings":[1]}`, `{"warnings":null}`} {
+		if err := errors.Join(o.RemoveStale(), o.Probe()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[string]string{}, read(t, dir)); diff != "" {
+			t.Errorf("stale files are left:\n%s", diff)
+		}
+		if err := WriteLint(dir, []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[string]string{"LINT.json": content}, read(t, dir)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+	if err := WriteLint("", []byte("{}")); err != nil {
+		t.Errorf("nobody asked: %v", err)
+	}
+	if err := WriteLint(filepath.Join(dir, "none"), []byte("{}")); err == nil {
+		t.Error("no error for a directory that does not exist")
+	}
+}
+
+// TestWriteLintInTheWay holds that a link is replaced, not followed.
+func TestWriteLintInTheWay(t *testing.T) {
+	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, filepath.Join(dir, lintName)); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteLint(dir, []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"LINT.json": "{}"}, read(t, dir)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got, err := os.ReadFile(victim); err != nil || string(got) != "precious" {
+		t.Errorf("the file behind the link is %q, %v", got, err)
 	}
 }
 

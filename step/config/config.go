@@ -44,26 +44,27 @@ const DefaultDir = "/kaniko/work"
 
 // Source says what is built.
 type Source struct {
-	Mode           Mode   `split_words:"true" default:"build" flag:"-" desc:"What to do. Only build exists so far."`
+	Mode           Mode   `split_words:"true" default:"build" flag:"-" desc:"What to do: build, or check, which only runs the build checks on the Dockerfile and needs no destination."`
 	Context        string `split_words:"true" default:"." param:"CONTEXT" desc:"The build context: a directory, also written dir://PATH; relative to the working directory."`
 	ContextSubPath string `split_words:"true" param:"CONTEXT_SUB_PATH" desc:"Directory inside the build context that is used as the context."`
 	Dockerfile     string `split_words:"true" default:"Dockerfile" param:"DOCKERFILE" desc:"The Dockerfile: absolute, relative to the working directory, or relative to the context; the first that exists. NAME.dockerignore beside it wins over the context's .dockerignore."`
 	Target         string `split_words:"true" param:"TARGET" desc:"Name or number of the stage to build; the last one if unset."`
 	BuildArg       Pairs  `split_words:"true" param:"BUILD_ARGS" desc:"Build arguments, KEY=VALUE. A KEY alone takes the value of the variable of that name from the environment, and is left out when there is none."`
 	Label          Pairs  `split_words:"true" param:"LABELS" desc:"Labels for the image, KEY=VALUE; they win over LABEL instructions."`
-	Platform       List   `split_words:"true" param:"PLATFORM" flag:"-" desc:"The platform of the image, os/arch or os/arch/variant; that of the machine if unset."`
-	CustomPlatform string `split_words:"true" desc:"The older name of KANIKO_PLATFORM."`
+	BuildContext   Pairs  `split_words:"true" param:"BUILD_CONTEXTS" flag:"-" desc:"More build contexts, NAME=VALUE, for FROM, COPY --from and RUN --mount; they take the place of the stage or image of that name. VALUE is a directory, docker-image://REF, oci-layout://DIR@DIGEST, oci-layout://DIR:TAG, or a git or http URL. NAME::os/arch is for that platform alone. One that the build does not need is never touched."`
+	Platform       List   `split_words:"true" param:"PLATFORMS" flag:"-" desc:"The platform of the image, os/arch or os/arch/variant; that of the machine if unset. Several give an index."`
+	CustomPlatform string `split_words:"true" desc:"The older name of KANIKO_PLATFORM, for one."`
 	IgnorePath     List   `split_words:"true" param:"IGNORE_PATHS" desc:"Absolute paths that never become part of a layer when a RUN changes them."`
 	Dryrun         bool   `split_words:"true" default:"false" param:"DRYRUN" desc:"Print the plan of the build and stop: nothing is run, pushed or written."`
 }
 
 // Output says where the image goes.
 type Output struct {
-	Destination                List   `split_words:"true" param:"IMAGE" desc:"The references to push to, with tag; all get the same digest. Required unless KANIKO_NO_PUSH or KANIKO_DRYRUN is true."`
+	Destination                List   `split_words:"true" param:"IMAGE" desc:"The references to push to, with tag; all get the same digest. Required unless KANIKO_NO_PUSH or KANIKO_DRYRUN is true or KANIKO_MODE is check."`
 	NoPush                     bool   `split_words:"true" default:"false" param:"NO_PUSH" desc:"Build, but push nothing."`
-	TarPath                    string `split_words:"true" desc:"Also write the image to this file, in the form that docker load reads."`
+	TarPath                    string `split_words:"true" desc:"Also write the image to this file, in the form that docker load reads. It holds one platform."`
 	OCILayoutPath              string `split_words:"true" desc:"Also write the image to this directory, as an OCI image layout."`
-	ResultsDir                 string `split_words:"true" flag:"-" desc:"Directory that receives the files IMAGE_DIGEST, IMAGE_URL, IMAGE_REF and IMAGES after everything else has succeeded. None are left by a build that failed; without a push IMAGE_DIGEST is written and the others are empty."`
+	ResultsDir                 string `split_words:"true" flag:"-" desc:"Directory that receives the files IMAGE_DIGEST, IMAGE_URL, IMAGE_REF and IMAGES after everything else has succeeded. None are left by a build that failed; without a push IMAGE_DIGEST is written and the others are empty. Mode check writes LINT.json instead, in BuildKit's format."`
 	DigestFile                 string `split_words:"true" desc:"File that receives the digest of the image."`
 	ImageNameWithDigestFile    string `split_words:"true" desc:"File that receives REPOSITORY@DIGEST, one line for each destination."`
 	ImageNameTagWithDigestFile string `split_words:"true" desc:"File that receives REPOSITORY:TAG@DIGEST, one line for each destination."`
@@ -87,6 +88,8 @@ type Run struct {
 	ShmSize    Size          `split_words:"true" default:"64m" param:"SHM_SIZE" flag:"-" desc:"Size of /dev/shm in RUN, in bytes or with k, m or g."`
 	Ulimit     Ulimits       `split_words:"true" flag:"-" desc:"Resource limits of RUN, NAME=SOFT or NAME=SOFT:HARD; -1 is unlimited."`
 	RunTimeout time.Duration `split_words:"true" default:"0s" param:"RUN_TIMEOUT" flag:"-" desc:"Longest time that one RUN may take, such as 30m; 0s is no limit."`
+	Secret     Secrets       `split_words:"true" desc:"Secrets for RUN --mount=type=secret and for ADD, id=ID,src=FILE or id=ID,env=VARIABLE. id=ID alone is the variable of that name, or else the file. Nothing of them is in the image or in the log."`
+	SSH        Agents        `split_words:"true" flag:"-" desc:"SSH agents for RUN --mount=type=ssh and for git sources, ID=SOCKET or ID=KEY,KEY with files of private keys. An ID alone, such as default, is the agent of SSH_AUTH_SOCK."`
 }
 
 // Registry says how registries are talked to.
@@ -123,6 +126,7 @@ type Environment struct {
 	RegistryAuthFile string `envconfig:"REGISTRY_AUTH_FILE" desc:"File with registry credentials, read where DOCKER_CONFIG leads to none. After it come $HOME/.docker/config.json and $XDG_RUNTIME_DIR/containers/auth.json."`
 	Home             string `envconfig:"HOME" desc:"See REGISTRY_AUTH_FILE."`
 	XDGRuntimeDir    string `envconfig:"XDG_RUNTIME_DIR" desc:"See REGISTRY_AUTH_FILE."`
+	SSHAuthSock      string `envconfig:"SSH_AUTH_SOCK" desc:"Socket of an SSH agent, for KANIKO_SSH; RUN has it only by a mount."`
 	HTTPProxy        string `envconfig:"HTTP_PROXY" secret:"true" param:"HTTP_PROXY" desc:"Proxy for http. Like the four below, also in lower case: used by the builder, and given to RUN as the build argument of that name, which leaves no trace in the image."`
 	HTTPSProxy       string `envconfig:"HTTPS_PROXY" secret:"true" param:"HTTPS_PROXY" desc:"Proxy for https."`
 	FTPProxy         string `envconfig:"FTP_PROXY" secret:"true" desc:"Proxy for ftp, for RUN only."`

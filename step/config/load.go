@@ -127,8 +127,7 @@ func show(value string) string {
 	if u, err := url.Parse(value); err == nil && u.User != nil {
 		u.User = url.User("xxxxx")
 		value = u.String()
-	} else if err != nil && strings.Contains(value, "@") && strings.Contains(value, "://") {
-		scheme, rest, _ := strings.Cut(value, "://")
+	} else if scheme, rest, _ := strings.Cut(value, "://"); err != nil && strings.Contains(rest, "@") {
 		value = scheme + "://xxxxx" + rest[strings.LastIndex(rest, "@"):]
 	}
 	if r := []rune(value); len(r) > 120 {
@@ -155,6 +154,9 @@ func (c *Config) resolve() {
 	}
 	c.BuildArg = args
 	c.Context = strings.TrimPrefix(c.Context, "dir://")
+	normalizeContexts(c.BuildContext)
+	c.Secret.resolve()
+	c.SSH.resolve(c.SSHAuthSock)
 
 	// envconfig reads upper case only; programs read these in either.
 	for _, p := range []struct {

@@ -193,7 +193,7 @@ func TestProblems(t *testing.T) {
 				"KANIKO_COMPRESSION_LEVEL": "fast", "KANIKO_ADD_HOST": "a\nb=c", "KANIKO_RUN_TIMEOUT": "5",
 			},
 			`unknown variables: KANIKO_CACHE (not supported yet), KANIKO_DESTINATIONS (did you mean KANIKO_DESTINATION?), KANIKO_XYZZY_PLUGH; see docs/configuration.md
-KANIKO_MODE=warm: not supported yet; supported: build
+KANIKO_MODE=warm: not supported yet; supported: build, check
 KANIKO_DRYRUN=maybe: write true or false
 KANIKO_COMPRESSION=xz: not a known value; supported: gzip, zstd
 KANIKO_COMPRESSION_LEVEL=fast: write a whole number
@@ -214,12 +214,11 @@ KANIKO_DESTINATION=r.example/a@sha256:000000000000000000000000000000000000000000
 			"what does not exist yet",
 			map[string]string{
 				"KANIKO_DESTINATION": dest, "KANIKO_CONTEXT": "git://u:secret@h/r", "KANIKO_DOCKERFILE": "https://h/Dockerfile",
-				"KANIKO_DIGEST_FILE": "https://h/d", "KANIKO_ISOLATION": "inplace", "KANIKO_PLATFORM": "linux/amd64\nlinux/arm64",
+				"KANIKO_DIGEST_FILE": "https://h/d", "KANIKO_ISOLATION": "inplace",
 			},
 			`KANIKO_ISOLATION=inplace: not supported yet; supported: auto, namespace
 KANIKO_CONTEXT=git://xxxxx@h/r: a context by git is not supported yet; give a directory
 KANIKO_DOCKERFILE=https://h/Dockerfile: a Dockerfile by https is not supported yet; give a path
-KANIKO_PLATFORM="linux/amd64 linux/arm64": several platforms are not supported yet; build one at a time
 KANIKO_DIGEST_FILE=https://h/d: writing by https is not supported yet; give a path`,
 		},
 		{
@@ -356,7 +355,7 @@ func FuzzDecoders(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, value string) {
 		decoders := []interface{ Decode(string) error }{
-			new(Pairs), new(Hosts), new(Size), new(Epoch), new(Ulimits), new(HostFiles), new(HostPairs), new(HostLists), new(Mode),
+			new(Pairs), new(Hosts), new(Size), new(Epoch), new(Ulimits), new(HostFiles), new(HostPairs), new(HostLists), new(Mode), new(Secrets), new(Agents),
 		}
 		for _, d := range decoders {
 			err := d.Decode(value)

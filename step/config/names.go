@@ -80,7 +80,7 @@ func typeName(goType string) string {
 		return "duration"
 	case "config.Size":
 		return "size"
-	case "config.List", "config.Pairs", "config.Hosts", "config.Ulimits",
+	case "config.List", "config.Pairs", "config.Hosts", "config.Ulimits", "config.Secrets", "config.Agents",
 		"config.HostFiles", "config.HostPairs", "config.HostLists":
 		return "list"
 	default:
@@ -129,11 +129,11 @@ func unknown(known []Variable) []error {
 // does not. They deserve a better answer than a guess at a misspelling.
 func later() []string {
 	return []string{
-		"KANIKO_ANNOTATION", "KANIKO_BUILD_CONTEXT", "KANIKO_CACHE", "KANIKO_CACHE_COPY_LAYERS", "KANIKO_CACHE_DIR",
+		"KANIKO_ANNOTATION", "KANIKO_CACHE", "KANIKO_CACHE_COPY_LAYERS", "KANIKO_CACHE_DIR",
 		"KANIKO_CACHE_REPO", "KANIKO_CACHE_RUN_LAYERS", "KANIKO_CACHE_TTL", "KANIKO_CLEANUP", "KANIKO_COMPRESSED_CACHING",
 		"KANIKO_CREDENTIAL_HELPERS", "KANIKO_FORCE", "KANIKO_GIT", "KANIKO_IGNORE_VAR_RUN", "KANIKO_IMAGE",
 		"KANIKO_IMAGE_FS_EXTRACT_RETRY", "KANIKO_MATERIALIZE", "KANIKO_NO_CACHE", "KANIKO_NO_PUSH_CACHE",
 		"KANIKO_PRE_CLEANUP", "KANIKO_PRESERVE_CONTEXT", "KANIKO_PRINT_PLAN", "KANIKO_PUSH_IGNORE_IMMUTABLE_TAG_ERRORS",
-		"KANIKO_SECRET", "KANIKO_SINGLE_SNAPSHOT", "KANIKO_SNAPSHOT_MODE", "KANIKO_SSH", "KANIKO_USE_NEW_RUN",
+		"KANIKO_SINGLE_SNAPSHOT", "KANIKO_SNAPSHOT_MODE", "KANIKO_USE_NEW_RUN",
 	}
 }

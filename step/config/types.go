@@ -16,13 +16,18 @@ import (
 // Mode is what a run does.
 type Mode string
 
-// ModeBuild builds an image from a Dockerfile.
-const ModeBuild Mode = "build"
+// The modes.
+const (
+	// ModeBuild builds an image from a Dockerfile.
+	ModeBuild Mode = "build"
+	// ModeCheck runs the build checks on a Dockerfile and builds nothing.
+	ModeCheck Mode = "check"
+)
 
 // Decode implements envconfig.Decoder.
 func (m *Mode) Decode(value string) error {
-	later := []string{"check", "push", "index", "warm", "cache-list", "cache-prune"}
-	return oneOf(m, value, later, ModeBuild)
+	later := []string{"push", "index", "warm", "cache-list", "cache-prune"}
+	return oneOf(m, value, later, ModeBuild, ModeCheck)
 }
 
 // Compression is how layers are compressed.

@@ -21,11 +21,13 @@ import (
 func (c *Config) Validate() error {
 	return errors.Join(
 		c.checkSource(),
+		c.checkContexts(),
 		c.checkPlatform(),
 		c.checkDestinations(),
 		c.checkOutputs(),
 		c.checkImage(),
 		c.checkRun(),
+		c.checkAgents(),
 		c.checkRegistries(),
 		c.checkEnvironment(),
 	)
@@ -65,23 +67,28 @@ func (c *Config) checkPlatform() error {
 		errs = append(errs, problem("KANIKO_CUSTOM_PLATFORM", c.CustomPlatform,
 			"KANIKO_PLATFORM says %s; set one of them", show(strings.Join(c.Platform, " "))))
 	}
-	for _, p := range c.Platform {
-		// The parser completes what is missing from the machine it runs on; a
-		// build must not depend on that.
-		if _, err := platforms.Parse(p); err != nil || !strings.Contains(p, "/") {
-			errs = append(errs, problem("KANIKO_PLATFORM", p, "not a platform; write os/arch or os/arch/variant, such as linux/arm64"))
-		} else if !strings.HasPrefix(p, "linux/") {
-			errs = append(errs, problem("KANIKO_PLATFORM", p, "only linux images can be built"))
+	seen := map[string]string{}
+	for _, text := range c.Platform {
+		p, err := parsePlatform(text)
+		if err != nil {
+			errs = append(errs, problem("KANIKO_PLATFORM", text, "%v", err))
+			continue
 		}
+		// linux/arm64 and linux/arm64/v8 are one platform.
+		key := platforms.FormatAll(p)
+		if other, twice := seen[key]; twice {
+			errs = append(errs, problem("KANIKO_PLATFORM", text, "the same platform as %s in an earlier item", show(other)))
+		}
+		seen[key] = text
 	}
-	if len(c.Platform) > 1 {
-		errs = append(errs, problem("KANIKO_PLATFORM", strings.Join(c.Platform, " "), "several platforms are not supported yet; build one at a time"))
+	if len(c.Platform) > 1 && c.TarPath != "" {
+		errs = append(errs, problem("KANIKO_TAR_PATH", c.TarPath, "the file holds one platform and KANIKO_PLATFORM has %d; use KANIKO_OCI_LAYOUT_PATH", len(c.Platform)))
 	}
 	return errors.Join(errs...)
 }
 
 func (c *Config) checkDestinations() error {
-	if len(c.Destination) == 0 && !c.NoPush && !c.Dryrun {
+	if len(c.Destination) == 0 && !c.NoPush && !c.Dryrun && c.Mode != ModeCheck {
 		return errors.New("KANIKO_DESTINATION is not set: give the reference to push to, or KANIKO_NO_PUSH=true")
 	}
 	var errs []error
