@@ -128,18 +128,6 @@ func (w *work) commit(files map[string]string) string {
 	return w.run("", "rev-parse", "HEAD")
 }
 
-// tree makes a commit of the tree that git mktree reads, however strange, on the current branch.
-func (w *work) tree(lines string) string {
-	w.t.Helper()
-	h := w.run(lines, "hash-object", "-t", "tree", "-w", "--stdin", "--literally")
-	c := w.run("", "commit-tree", "-m", "c", h)
-	w.run("", "update-ref", "refs/heads/main", c)
-	return c
-}
-
-// blob writes an object and returns its name.
-func (w *work) blob(content string) string { return w.run(content, "hash-object", "-w", "--stdin") }
-
 // raw is an entry of a tree object.
 func raw(mode, name, hash string) string {
 	var b bytes.Buffer

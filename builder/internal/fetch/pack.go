@@ -49,10 +49,14 @@ func newObjects(s *store.Store, maxBytes int64, most int) (*objects, error) {
 	if err != nil {
 		return nil, err
 	}
+	return makeObjects(f, maxBytes, most, s.Spool), nil
+}
+
+func makeObjects(f *os.File, maxBytes int64, most int, scratch func() (*os.File, error)) *objects {
 	return &objects{
 		file: f, w: bufio.NewWriterSize(localWriter{f}, 256<<10),
-		max: maxBytes, most: most, byHash: map[plumbing.Hash]object{}, scratch: s.Spool,
-	}, nil
+		max: maxBytes, most: most, byHash: map[plumbing.Hash]object{}, scratch: scratch,
+	}
 }
 
 func (o *objects) close() error { return o.file.Close() }
