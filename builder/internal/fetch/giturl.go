@@ -172,6 +172,9 @@ func (r remote) sibling(raw string) (remote, error) {
 	if !strings.HasPrefix(raw, "./") && !strings.HasPrefix(raw, "../") {
 		return parseRemote(raw)
 	}
+	if strings.ContainsFunc(raw, isControl) {
+		return remote{}, fmt.Errorf("git URL: %w: invalid path", ErrForbidden)
+	}
 	sub := r
 	dir := strings.TrimRight(r.path, "/")
 	rest := raw
@@ -200,7 +203,7 @@ func (r remote) sibling(raw string) (remote, error) {
 		}
 	}
 	sub.path = dir + "/" + rest
-	if strings.Trim(sub.path, "/") == "" || strings.ContainsFunc(sub.path, isControl) {
+	if strings.Trim(sub.path, "/") == "" {
 		return remote{}, fmt.Errorf("git URL: %w: invalid path", ErrForbidden)
 	}
 	return sub, nil
