@@ -12,7 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log" //nolint:depguard // the embedded registry takes one, to be silent
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -114,7 +114,7 @@ func serve(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	quiet := log.New(io.Discard, "", 0) //nolint:forbidigo // as above
+	quiet := log.New(io.Discard, "", 0)
 	server := &http.Server{Handler: registry.New(registry.WithBlobHandler(registry.NewDiskBlobHandler(dir)), registry.Logger(quiet)), ReadHeaderTimeout: time.Minute}
 	go server.Serve(listener) //nolint:errcheck // until the process ends
 	return listener.Addr().String(), nil
