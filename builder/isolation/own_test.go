@@ -30,27 +30,33 @@ func TestMounts(t *testing.T) {
 		want   string
 	}{
 		{
-			"directory, read-only", []Mount{{Target: "/mnt/in", Source: dir + "/src", ReadOnly: true}},
+			"directory, read-only",
+			[]Mount{{Target: "/mnt/in", Source: dir + "/src", ReadOnly: true}},
 			"cat /mnt/in/f; echo; touch /mnt/in/g 2>&1 | grep -c Read-only", "from outside\n1\n",
 		},
 		{
-			"file", []Mount{{Target: "/mnt/file", Source: dir + "/src/f", ReadOnly: true}},
+			"file",
+			[]Mount{{Target: "/mnt/file", Source: dir + "/src/f", ReadOnly: true}},
 			"cat /mnt/file", "from outside",
 		},
 		{
-			"directory, writable", []Mount{{Target: "/c", Source: dir + "/cache"}},
+			"directory, writable",
+			[]Mount{{Target: "/c", Source: dir + "/cache"}},
 			"cat /c/old; rm /c/old; echo new > /c/new", "x",
 		},
 		{
-			"memory", []Mount{{Target: "/t", Tmpfs: &Tmpfs{Size: 1 << 20}}},
+			"memory",
+			[]Mount{{Target: "/t", Tmpfs: &Tmpfs{Size: 1 << 20}}},
 			"stat -c %a /t; dd if=/dev/zero of=/t/f bs=1M count=3 2>&1 | grep -c 'No space'", "1777\n1\n",
 		},
 		{
-			"data", []Mount{{Target: "/run/secrets/s", Data: &DataFile{Data: []byte("hush"), Mode: 0o440, UID: 7, GID: 8}}},
+			"data",
+			[]Mount{{Target: "/run/secrets/s", Data: &DataFile{Data: []byte("hush"), Mode: 0o440, UID: 7, GID: 8}}},
 			"cat /run/secrets/s; stat -c ' %a %u:%g' /run/secrets/s; echo x 2>/dev/null > /run/secrets/s || echo refused; grep -c ' /run/secrets/s .*noexec' /proc/mounts", "hush 440 7:8\nrefused\n1\n",
 		},
 		{
-			"one in another", []Mount{
+			"one in another",
+			[]Mount{
 				{Target: "/run", Tmpfs: &Tmpfs{}},
 				{Target: "/run/x/s", Data: &DataFile{Data: []byte("deep"), Mode: 0o755}},
 			},

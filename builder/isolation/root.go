@@ -170,13 +170,17 @@ func (r *overlayRoot) Run(ctx context.Context, t *tree.Tree, p Process) (*tree.T
 	if err != nil {
 		return nil, err
 	}
-	work, err := r.ns.tempDir("work-")
+	tmp, err := r.ns.tempDir("work-")
 	if err != nil {
+		return nil, err
+	}
+	work := filepath.Join(tmp, "overlay")
+	if err := MakeOverlayDir(work); err != nil {
 		return nil, err
 	}
 	err = r.ns.status.Run(ctx, FS{Lowers: r.lowers, Upper: upper.Name(), Work: work}, p)
 	// What overlay made in there is of no use to anybody.
-	if rmErr := removeWork(work); err == nil {
+	if rmErr := removeWork(tmp); err == nil {
 		err = rmErr
 	}
 	if err != nil {
@@ -260,7 +264,7 @@ func (r *overlayRoot) newDir(pattern string, t *tree.Tree) (*os.File, error) {
 
 // removeWork removes an overlay's work directory, in which the kernel left one without any permission.
 func removeWork(dir string) error {
-	_ = os.Chmod(filepath.Join(dir, "work"), 0o700)
+	_ = os.Chmod(filepath.Join(dir, "overlay", "work"), 0o700) //nolint:gosec // ours, and gone in a moment
 	return os.RemoveAll(dir)
 }
 

@@ -210,7 +210,7 @@ func changes(t *testing.T, before, after *tree.Tree) string {
 func describe(t *testing.T, tr *tree.Tree, c tree.Change) string {
 	t.Helper()
 	ino := c.Inode
-	switch ino.Type {
+	switch ino.Type { //nolint:exhaustive // the rest is below
 	case tree.Symlink:
 		return c.Path + ">" + ino.Link()
 	case tree.Fifo:

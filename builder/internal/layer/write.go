@@ -231,6 +231,8 @@ func keys(m map[string]string) func(func(string) bool) {
 }
 
 // buffers are for copying: io.Copy would make one for every file.
+//
+//nolint:gochecknoglobals // a pool is not state that anybody could observe
 var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
 // copyExactly copies n bytes; fewer or more are an error, for then the file changed under us.

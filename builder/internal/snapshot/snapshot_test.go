@@ -302,7 +302,7 @@ func TestRandomTreesRoundTrip(t *testing.T) {
 	needRoot(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // not for secrets
+	r := rand.New(rand.NewPCG(seed, 1))
 	dir := t.TempDir()
 	root := open(t, dir)
 	prev := tree.Empty()
@@ -348,9 +348,9 @@ func scramble(t *testing.T, r *rand.Rand, dir string) {
 	// What cannot be done, because of what is there, is as good as nothing.
 	switch r.IntN(8) {
 	case 0, 1:
-		_ = os.Mkdir(p, os.FileMode(r.IntN(0o1000))) //nolint:gosec // any mode will do
+		_ = os.Mkdir(p, os.FileMode(r.IntN(0o1000)))
 	case 2, 3:
-		_ = os.WriteFile(p, []byte(strings.Repeat("x", r.IntN(9))), 0o644) //nolint:gosec // any mode will do
+		_ = os.WriteFile(p, []byte(strings.Repeat("x", r.IntN(9))), 0o644)
 	case 4:
 		_ = os.RemoveAll(p)
 	case 5:

@@ -61,7 +61,7 @@ func Open(dir, preferred string) (*Store, error) {
 		return nil, fmt.Errorf("lock %s: %w", run, err)
 	}
 	for _, sub := range []string{"blobs/sha256", "tmp", "roots"} {
-		if err := os.MkdirAll(filepath.Join(run, sub), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(run, sub), 0o700); err != nil {
 			_ = s.Close()
 			return nil, fmt.Errorf("work directory: %w", err)
 		}
@@ -78,7 +78,7 @@ func (s *Store) make(dir string) error {
 		}
 		made = append(made, d)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // others may share it; what is in it is private
 		return err
 	}
 	s.made = made
@@ -142,9 +142,9 @@ func removeAll(dir string) error {
 	if err == nil || !errors.Is(err, os.ErrPermission) {
 		return err
 	}
-	walkErr := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+	walkErr := filepath.WalkDir(dir, func(p string, d os.DirEntry, _ error) error {
 		if d != nil && d.IsDir() {
-			_ = os.Chmod(p, 0o700)
+			_ = os.Chmod(p, 0o700) //nolint:gosec // directories need the x bit
 		}
 		return nil
 	})
@@ -203,7 +203,7 @@ func (b *Blob) Commit(h v1.Hash) error {
 	if err := b.Close(); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(b.store.BlobPath(h)), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(b.store.BlobPath(h)), 0o700); err != nil {
 		return err
 	}
 	if err := os.Rename(b.Name(), b.store.BlobPath(h)); err != nil {

@@ -158,11 +158,8 @@ func (t *Tree) ReadFile(p string, limit int64) ([]byte, error) {
 	return readContent(ino)
 }
 
-// SkipDir, returned by a Walk function for a directory, leaves out what is below it.
-var SkipDir = fs.SkipDir
-
 // Walk calls fn for every path of the Tree but the root, parents before children, names in
-// byte order. Paths have no leading slash.
+// byte order. Paths have no leading slash. fs.SkipDir, returned for a directory, leaves out what is below it.
 func (t *Tree) Walk(fn func(p string, ino *Inode) error) error {
 	return walk(t.root, "", fn)
 }
@@ -175,7 +172,7 @@ func walk(dir *Inode, prefix string, fn func(string, *Inode) error) error {
 	for _, e := range entries {
 		p := join(prefix, e.Name)
 		err := fn(p, e.Inode)
-		if errors.Is(err, SkipDir) {
+		if errors.Is(err, fs.SkipDir) {
 			continue
 		}
 		if err != nil {
