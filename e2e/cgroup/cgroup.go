@@ -9,9 +9,11 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -94,7 +96,7 @@ func mountPoints() (map[string]string, error) {
 			return
 		}
 		switch f[2] {
-		case "cgroup":
+		case "cgroup": // "name=systemd" is among the options, too
 			for option := range strings.SplitSeq(f[3], ",") {
 				if points[option] == "" {
 					points[option] = f[1]
@@ -222,9 +224,16 @@ func (g *Group) Kill() error {
 	}
 }
 
-// Remove removes the group and what runtimes made below it. Directories that are still busy stay.
+// Remove removes the group and what runtimes made below it, also where they used Path under controllers that the group itself
+// does not enter. Directories that are still busy stay.
 func (g *Group) Remove() {
-	for _, top := range g.dirs {
+	tops := slices.Collect(maps.Values(g.dirs))
+	if mounts, err := mountPoints(); err == nil && g.path != "" {
+		for _, mount := range mounts {
+			tops = append(tops, filepath.Join(mount, g.path))
+		}
+	}
+	for _, top := range tops {
 		var dirs []string
 		_ = filepath.WalkDir(top, func(name string, d os.DirEntry, err error) error {
 			if err == nil && d.IsDir() {
