@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
+	"strings"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -49,6 +51,8 @@ type Request struct {
 	// Secrets and SSH are what mounts of those types can ask for, by id; SSH holds one socket or files with keys.
 	Secrets map[string]Secret
 	SSH     map[string][]string
+	// KnownHosts are files in the format of known_hosts, for git over ssh. Those that are missing are left out.
+	KnownHosts []string
 
 	Output Output
 	Run    RunOptions
@@ -120,19 +124,8 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 		return nil, &setupError{err}
 	}
 	defer func() { err = errors.Join(err, bc.Close()) }()
-	file, source, err := read(bc, r.Dockerfile)
+	src, err := read(bc, r.Dockerfile)
 	if err != nil {
-		return nil, err
-	}
-	known := newImages(b.Registry)
-	plans, err := makePlans(ctx, file, r, known)
-	if err != nil {
-		return nil, err
-	}
-	if r.DryRun != nil {
-		return nil, dryRun(r.DryRun, plans)
-	}
-	if err := b.checkPush(ctx, r.Output); err != nil {
 		return nil, err
 	}
 	disk, err := openStore(r)
@@ -144,17 +137,41 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 			b.Log.Warn(fmt.Sprintf("clean-up of %s: %v", disk.Dir(), closeErr))
 		}
 	}()
-	in := inputs{file: file, source: source, images: known, disk: disk, caches: &caches{disk: disk}}
-	if in.secrets, err = readSecrets(r.Secrets); err != nil {
+	in, err := b.gather(r, src, disk)
+	if err != nil {
 		return nil, err
 	}
-	if in.agents, err = openAgents(r.SSH); err != nil {
+	plans, err := makePlans(ctx, r, src, in)
+	if err != nil {
 		return nil, err
+	}
+	if r.DryRun != nil {
+		return nil, dryRun(r.DryRun, plans)
+	}
+	if err := b.checkPush(ctx, r.Output); err != nil {
+		return nil, err
+	}
+	return b.execute(ctx, r, plans, in)
+}
+
+// gather reads secrets and keys, before a RUN could, and prepares for what else the stages ask for.
+func (b *Builder) gather(r Request, src *source, disk *store.Store) (inputs, error) {
+	in := inputs{file: src.file, source: src.tree, images: newImages(b.Registry), disk: disk, caches: &caches{disk: disk}}
+	var err error
+	if in.secrets, err = readSecrets(r.Secrets); err != nil {
+		return in, err
+	}
+	if in.agents, err = openAgents(r.SSH); err != nil {
+		return in, err
 	}
 	for _, s := range in.secrets {
 		b.Log.Mask(string(s))
 	}
-	return b.execute(ctx, r, plans, in)
+	in.remotes = &remotes{disk: disk, secrets: in.secrets, agents: in.agents, knownHosts: r.KnownHosts, now: time.Now}
+	if r.Epoch != nil {
+		in.remotes.now = func() time.Time { return *r.Epoch }
+	}
+	return in, nil
 }
 
 // execute carries out the plans, one after the other, and publishes what they make.
@@ -208,7 +225,7 @@ func dryRun(w io.Writer, plans []*plan.Plan) error {
 }
 
 // makePlans makes a plan for each platform.
-func makePlans(ctx context.Context, file *dockerfile.File, r Request, known *images) ([]*plan.Plan, error) {
+func makePlans(ctx context.Context, r Request, src *source, in inputs) ([]*plan.Plan, error) {
 	local := localPlatform()
 	req := plan.Request{
 		Target:        r.Target,
@@ -217,18 +234,20 @@ func makePlans(ctx context.Context, file *dockerfile.File, r Request, known *ima
 		BuildPlatform: local,
 		Platform:      local,
 		Epoch:         r.Epoch,
-		Resolve:       known.resolve,
+		Resolve:       in.images.resolve,
 		Contexts:      r.Contexts,
-		ResolveLayout: known.resolveLayout,
+		ResolveLayout: in.images.resolveLayout,
+		SourceEpoch:   in.remotes.epoch,
+		Ignored:       src.ignored,
 	}
 	if len(r.Platforms) == 0 {
-		p, err := plan.New(ctx, file, req)
+		p, err := plan.New(ctx, src.file, req)
 		return []*plan.Plan{p}, err
 	}
 	var plans []*plan.Plan
 	for _, platform := range r.Platforms {
 		req.Platform, req.ExplicitPlatform = platform, true
-		p, err := plan.New(ctx, file, req)
+		p, err := plan.New(ctx, src.file, req)
 		if err != nil {
 			return nil, err
 		}
@@ -237,21 +256,36 @@ func makePlans(ctx context.Context, file *dockerfile.File, r Request, known *ima
 	return plans, nil
 }
 
+// source is the Dockerfile and what it is about.
+type source struct {
+	file *dockerfile.File
+	tree *tree.Tree
+	// ignored tells whether the ignore file hides a path; nil if there is none.
+	ignored func(path string) bool
+}
+
 // read finds, reads and parses the Dockerfile and opens the context through its ignore file.
-func read(bc *buildcontext.Context, name string) (*dockerfile.File, *tree.Tree, error) {
+func read(bc *buildcontext.Context, name string) (*source, error) {
 	d, err := bc.Dockerfile(name)
 	if err != nil {
-		return nil, nil, &setupError{err}
+		return nil, &setupError{err}
 	}
 	file, err := dockerfile.Parse(d.Name, d.Data)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	ignore, err := bc.Ignore(d)
 	if err != nil {
-		return nil, nil, &setupError{err}
+		return nil, &setupError{err}
 	}
-	return file, bc.Tree(ignore), nil
+	src := &source{file: file, tree: bc.Tree(ignore)}
+	if ignore != nil {
+		src.ignored = func(p string) bool {
+			hidden, _ := ignore.Match(strings.TrimPrefix(path.Clean("/"+p), "/"), dockerfile.Info{})
+			return hidden
+		}
+	}
+	return src, nil
 }
 
 func openStore(r Request) (*store.Store, error) {

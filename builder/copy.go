@@ -9,6 +9,7 @@ import (
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/copy"
 	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
+	"github.com/kaniko-go/kaniko-go/builder/internal/fetch"
 	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
 	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
@@ -45,18 +46,14 @@ func (r *run) copy(ctx context.Context, op plan.Copy, before *tree.Tree) (*tree.
 
 // item is one source: a path, or what is fetched from elsewhere.
 func (r *run) item(ctx context.Context, op plan.Copy, src plan.CopySource) (copy.Item, error) {
-	unpack := op.Unpack != nil && *op.Unpack
-	switch {
-	case src.URL != "":
-		return copy.Item{}, fmt.Errorf("ADD of a URL is not supported yet: %s", src.URL)
-	case src.Git != "":
-		return copy.Item{}, fmt.Errorf("ADD of a git repository is not supported yet: %s", src.Git)
-	default:
-		if op.Unpack == nil {
-			unpack = op.Add && op.From == nil
-		}
-		return copy.Item{Path: src.Path, Unpack: unpack}, nil
+	if src.Path == "" {
+		return r.x.remoteItem(ctx, op, src)
 	}
+	unpack := op.Add && op.From == nil
+	if op.Unpack != nil {
+		unpack = *op.Unpack
+	}
+	return copy.Item{Path: src.Path, Unpack: unpack}, nil
 }
 
 // link carries out a COPY or ADD with --link: the files are put into an empty root, and that is laid over what is there,
@@ -89,18 +86,27 @@ func (r *run) source(ctx context.Context, from *plan.Source) (*tree.Tree, error)
 	case from.Stage != nil:
 		return r.x.treeOf(ctx, r.x.stages[from.Stage])
 	case from.Context != nil:
-		return r.x.contextOf(from.Context)
+		return r.x.contextOf(ctx, from.Context)
 	default: // scratch
 		return tree.Empty(), nil
 	}
 }
 
 // contextOf opens a named build context, once.
-func (x *executor) contextOf(c *plan.NamedContext) (*tree.Tree, error) {
-	if strings.Contains(c.Value, "://") {
-		return nil, fmt.Errorf("build context %s=%s: only directories are supported yet", c.Name, c.Value)
+func (x *executor) contextOf(ctx context.Context, c *plan.NamedContext) (*tree.Tree, error) {
+	var (
+		t   *tree.Tree
+		err error
+	)
+	if _, isGit, _ := fetch.ParseGitURL(c.Value); isGit || strings.Contains(c.Value, "://") {
+		t, err = x.remotes.context(ctx, c.Value)
+	} else {
+		t, err = x.contexts.open(c.Value)
 	}
-	return x.contexts.open(c.Value)
+	if err != nil {
+		return nil, fmt.Errorf("build context %s: %w", c.Name, err)
+	}
+	return t, nil
 }
 
 // archive unpacks what ADD finds to be an archive.

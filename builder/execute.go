@@ -31,6 +31,7 @@ type inputs struct {
 	secrets map[string][]byte
 	agents  map[string]sshAgent
 	caches  *caches
+	remotes *remotes
 }
 
 // executor carries out one plan.

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
+	"github.com/kaniko-go/kaniko-go/builder/internal/fetch"
 	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
 	"github.com/kaniko-go/kaniko-go/builder/isolation"
 	"github.com/kaniko-go/kaniko-go/builder/registry"
@@ -74,10 +75,13 @@ func ExitCode(err error) int {
 		setup        *setupError
 		instruction  *instructionError
 		file         *dockerfile.Error
+		fetched      *fetch.Error
 	)
 	switch {
 	case errors.As(err, &fromRegistry):
 		return registryCode(fromRegistry.Class)
+	case errors.As(err, &fetched) && fetched.Temporary:
+		return ExitNetwork
 	case errors.Is(err, layer.ErrIntegrity):
 		return ExitIntegrity
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS),

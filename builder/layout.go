@@ -5,6 +5,7 @@ package builder
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -19,18 +20,10 @@ import (
 	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
 )
 
-// resolveLayout finds an image in an OCI image layout: at is DIR@DIGEST. An index leads to the platform's image. What is not
-// layers is checked against its digest here, layers when they are read.
+// resolveLayout finds an image in an OCI image layout: at is DIR@DIGEST, or DIR:TAG for one that the layout's index names so. An
+// index leads to the platform's image. What is not layers is checked against its digest here, layers when they are read.
 func (m *images) resolveLayout(_ context.Context, at string, platform ocispec.Platform) (*plan.Image, error) {
-	dir, digest, ok := strings.Cut(at, "@")
-	if !ok {
-		return nil, &setupError{fmt.Errorf("oci-layout://%s: needs a digest, oci-layout://DIR@sha256:...", at)}
-	}
-	h, err := v1.NewHash(digest)
-	if err != nil {
-		return nil, &setupError{fmt.Errorf("oci-layout://%s: %w", at, err)}
-	}
-	p, err := layout.FromPath(dir)
+	p, h, err := findInLayout(at)
 	if err != nil {
 		return nil, &setupError{fmt.Errorf("oci-layout://%s: %w", at, err)}
 	}
@@ -39,6 +32,42 @@ func (m *images) resolveLayout(_ context.Context, at string, platform ocispec.Pl
 		return nil, fmt.Errorf("oci-layout://%s: %w", at, err)
 	}
 	return m.add(origin{img, "oci-layout://" + at, func(context.Context) (v1.Image, error) { return img, nil }})
+}
+
+func findInLayout(at string) (layout.Path, v1.Hash, error) {
+	if dir, digest, ok := strings.Cut(at, "@"); ok {
+		h, err := v1.NewHash(digest)
+		if err != nil {
+			return "", v1.Hash{}, err
+		}
+		p, err := layout.FromPath(dir)
+		return p, h, err
+	}
+	colon := strings.LastIndexByte(at, ':')
+	if colon < 0 {
+		return "", v1.Hash{}, errors.New("needs a digest or a tag: oci-layout://DIR@sha256:... or oci-layout://DIR:TAG")
+	}
+	dir, tag := at[:colon], at[colon+1:]
+	p, err := layout.FromPath(dir)
+	if err != nil {
+		return "", v1.Hash{}, err
+	}
+	idx, err := p.ImageIndex()
+	if err != nil {
+		return "", v1.Hash{}, err
+	}
+	m, err := idx.IndexManifest()
+	if err != nil {
+		return "", v1.Hash{}, err
+	}
+	for _, d := range m.Manifests {
+		// Some tools write the tag alone, others, this one too, the whole reference.
+		name := d.Annotations["org.opencontainers.image.ref.name"]
+		if name == tag || strings.HasSuffix(name, ":"+tag) {
+			return p, d.Digest, nil
+		}
+	}
+	return "", v1.Hash{}, fmt.Errorf("no image has the tag %s", tag)
 }
 
 func imageInLayout(p layout.Path, h v1.Hash, platform ocispec.Platform) (v1.Image, error) {

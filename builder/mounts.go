@@ -298,7 +298,11 @@ func readSecrets(in map[string]Secret) (map[string][]byte, error) {
 		value := s.Value
 		if s.File != "" {
 			var err error
-			if value, err = readSmall(s.File, secretLimit); err != nil {
+			value, err = readSmall(s.File, secretLimit)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // then it is not found by the RUN that asks for it
+			}
+			if err != nil {
 				return nil, &setupError{fmt.Errorf("secret %s: %w", id, err)}
 			}
 		}

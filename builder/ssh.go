@@ -23,6 +23,8 @@ const keyLimit = 100 << 10
 type sshAgent struct {
 	socket string
 	keys   agent.Agent
+	// pem are the keys as they were read.
+	pem [][]byte
 }
 
 // openAgents looks at what is given for each id: one socket, or files with private keys.
@@ -48,7 +50,7 @@ func openAgent(paths []string) (sshAgent, error) {
 			return sshAgent{socket: paths[0]}, nil
 		}
 	}
-	keys := agent.NewKeyring()
+	a := sshAgent{keys: agent.NewKeyring()}
 	for _, p := range paths {
 		b, err := readSmall(p, keyLimit)
 		if err != nil {
@@ -58,11 +60,12 @@ func openAgent(paths []string) (sshAgent, error) {
 		if err != nil {
 			return sshAgent{}, fmt.Errorf("%s: %w", p, err)
 		}
-		if err := keys.Add(agent.AddedKey{PrivateKey: key}); err != nil {
+		if err := a.keys.Add(agent.AddedKey{PrivateKey: key}); err != nil {
 			return sshAgent{}, fmt.Errorf("%s: %w", p, err)
 		}
+		a.pem = append(a.pem, b)
 	}
-	return sshAgent{keys: keys}, nil
+	return a, nil
 }
 
 // serve answers one connection from a RUN.

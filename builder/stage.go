@@ -176,7 +176,7 @@ func (r *run) current(ctx context.Context) (*tree.Tree, error) {
 	case base.Image != nil:
 		r.tree, err = r.x.bases[base.Image].Tree(ctx)
 	case base.Context != nil:
-		r.tree, err = r.x.contextOf(base.Context)
+		r.tree, err = r.x.contextOf(ctx, base.Context)
 	default:
 		r.tree = tree.Empty()
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -82,6 +83,10 @@ func request(cfg *config.Config) builder.Request {
 		BuildArgs:   buildArgs(cfg),
 		Labels:      cfg.Label.Map(),
 		Platforms:   wanted(cfg),
+		Contexts:    cfg.BuildContext.Map(),
+		Secrets:     secrets(cfg),
+		SSH:         agents(cfg),
+		KnownHosts:  knownHosts(cfg),
 		Epoch:       cfg.Epoch(),
 		Output:      output(cfg),
 		Run:         runOptions(cfg),
@@ -102,6 +107,33 @@ func buildArgs(cfg *config.Config) map[string]string {
 		args[k] = v
 	}
 	return args
+}
+
+func secrets(cfg *config.Config) map[string]builder.Secret {
+	out := map[string]builder.Secret{}
+	for _, s := range cfg.Secret {
+		if s.Env == "" || s.Value != nil {
+			out[s.ID] = builder.Secret{File: s.File, Value: s.Value}
+		}
+	}
+	return out
+}
+
+func agents(cfg *config.Config) map[string][]string {
+	out := map[string][]string{}
+	for _, a := range cfg.SSH {
+		out[a.ID] = a.Paths
+	}
+	return out
+}
+
+// knownHosts are the places where ssh itself looks.
+func knownHosts(cfg *config.Config) []string {
+	files := []string{"/etc/ssh/ssh_known_hosts"}
+	if cfg.Home != "" {
+		files = append(files, filepath.Join(cfg.Home, ".ssh", "known_hosts"))
+	}
+	return files
 }
 
 // wanted are the platforms that were asked for; config.Validate has parsed them before.

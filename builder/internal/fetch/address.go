@@ -86,11 +86,10 @@ func (h hop) checkName(host string) error {
 	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
 		host = "127.0.0.1"
 	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return nil
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return h.check(addr)
 	}
-	return h.check(addr)
+	return nil
 }
 
 // checkDial judges the address that a name has come to, right before it is connected to: a name cannot

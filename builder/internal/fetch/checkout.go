@@ -38,7 +38,7 @@ type worktree struct {
 // repository returns the root directory of a fetched repository.
 func (c *checkout) repository(ctx context.Context, r *repository, prefix string, nesting int) (*tree.Inode, error) {
 	w := &worktree{checkout: c, repo: r, prefix: prefix, nesting: nesting}
-	entries, err := w.entries(ctx, r.tree, "")
+	entries, err := w.entries(ctx, r.tree, "", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (c *checkout) repository(ctx context.Context, r *repository, prefix string,
 }
 
 // entries lists a directory.
-func (w *worktree) entries(ctx context.Context, h plumbing.Hash, dir string) ([]tree.Entry, error) {
+func (w *worktree) entries(ctx context.Context, h plumbing.Hash, dir string, above *attributes) ([]tree.Entry, error) {
 	if strings.Count(path.Join(w.prefix, dir), "/") > maxDepth {
 		return nil, fmt.Errorf("%w: directories lie deeper than %d", ErrLimit, maxDepth)
 	}
@@ -69,12 +69,16 @@ func (w *worktree) entries(ctx context.Context, h plumbing.Hash, dir string) ([]
 			return nil, err
 		}
 	}
+	attrs, err := w.attributesOf(list, dir, above)
+	if err != nil {
+		return nil, err
+	}
 	var out []tree.Entry
 	for _, e := range list {
 		if w.git.budget.entries--; w.git.budget.entries < 0 {
 			return nil, fmt.Errorf("%w: more than %d files", ErrLimit, w.git.opts.MaxEntries)
 		}
-		ino, err := w.entry(ctx, e, path.Join(dir, e.name))
+		ino, err := w.entry(ctx, e, path.Join(dir, e.name), attrs)
 		if err != nil {
 			return nil, err
 		}
@@ -86,16 +90,16 @@ func (w *worktree) entries(ctx context.Context, h plumbing.Hash, dir string) ([]
 }
 
 // entry makes an inode; nil for an empty directory, which git does not check out.
-func (w *worktree) entry(ctx context.Context, e treeEntry, p string) (*tree.Inode, error) {
+func (w *worktree) entry(ctx context.Context, e treeEntry, p string, attrs *attributes) (*tree.Inode, error) {
 	switch e.mode & modeType {
 	case modeDir:
-		below, err := w.entries(ctx, e.hash, p)
+		below, err := w.entries(ctx, e.hash, p, attrs)
 		if err != nil || len(below) == 0 {
 			return nil, err
 		}
 		return tree.NewDir(w.meta(0o755), below...), nil
 	case modeFile:
-		return w.file(e, p)
+		return w.file(e, p, attrs)
 	case modeLink:
 		return w.link(e, p)
 	case modeSubmodule:
@@ -106,11 +110,17 @@ func (w *worktree) entry(ctx context.Context, e treeEntry, p string) (*tree.Inod
 	}
 }
 
-func (w *worktree) file(e treeEntry, p string) (*tree.Inode, error) {
+func (w *worktree) file(e treeEntry, p string, attrs *attributes) (*tree.Inode, error) {
 	obj, err := w.blob(e, p)
 	if err != nil {
 		return nil, err
 	}
+	if how := attrs.lines(p); how != keepLines {
+		if obj, err = w.git.objects.convert(obj, how); err != nil {
+			return nil, err
+		}
+	}
+	w.list(p, e, obj.size)
 	mode := uint16(0o644)
 	if e.mode&0o100 != 0 {
 		mode = 0o755
@@ -122,9 +132,11 @@ func (w *worktree) file(e treeEntry, p string) (*tree.Inode, error) {
 }
 
 func (w *worktree) link(e treeEntry, p string) (*tree.Inode, error) {
-	if _, err := w.blob(e, p); err != nil {
+	obj, err := w.blob(e, p)
+	if err != nil {
 		return nil, err
 	}
+	w.list(p, e, obj.size)
 	target, err := w.git.objects.read(e.hash, plumbing.BlobObject, maxLinkSize)
 	if err != nil {
 		return nil, err
@@ -147,7 +159,6 @@ func (w *worktree) blob(e treeEntry, p string) (object, error) {
 	if w.git.budget.bytes -= obj.size; w.git.budget.bytes < 0 {
 		return object{}, fmt.Errorf("%w: the files have more than %d bytes", ErrLimit, w.git.opts.MaxTree)
 	}
-	w.list(p, e, obj.size)
 	return obj, nil
 }
 
@@ -156,7 +167,7 @@ func (w *worktree) list(p string, e treeEntry, size int64) {
 	if !w.git.keep {
 		return
 	}
-	w.files = append(w.files, &index.Entry{Name: p, Hash: e.hash, Mode: indexMode(e.mode), Size: uint32(size)}) //nolint:gosec // the format has 32 bits
+	w.files = append(w.files, &index.Entry{Name: p, Hash: e.hash, Mode: indexMode(e.mode), Size: uint32(size)})
 }
 
 // subdirectory finds a directory of a repository: through directories only, as BuildKit does.

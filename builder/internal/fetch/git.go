@@ -106,7 +106,7 @@ func ResolveGit(ctx context.Context, rawURL string, o GitOptions) (Commit, error
 // Git fetches a directory of a repository: as little of its history as the server lets us. Files have mode 0644 or 0755 and the
 // owner 0:0; links are kept; submodules are fetched unless the URL says otherwise; .git is there only if it is
 // asked for and the directory is the whole repository. Contents lie in nameless files of the store and live as long as
-// the Tree. Filters of .gitattributes are not run, and line ends are as they are in the repository.
+// the Tree. Of .gitattributes the line ends are honoured (eol=crlf); filters are not run, nor keywords expanded, nor encodings changed.
 //
 // The error is an *Error, except where the caller's context has ended or our own disk failed. It wraps ErrChecksum,
 // ErrLimit or ErrForbidden where those are the reason.

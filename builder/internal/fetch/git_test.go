@@ -80,18 +80,17 @@ type work struct {
 func (f *forge) create(t *testing.T, name string) *work {
 	t.Helper()
 	w := &work{t: t, dir: filepath.Join(t.TempDir(), "work"), bare: filepath.Join(f.dir, name+".git")}
-	w.run("", "init", "-q", "-b", "main", w.dir)
+	w.run("init", "-q", "-b", "main", w.dir)
 	return w
 }
 
 // run runs git in the work tree and returns what it prints.
-func (w *work) run(stdin string, args ...string) string {
+func (w *work) run(args ...string) string {
 	w.t.Helper()
 	cmd := exec.CommandContext(w.t.Context(), "git", args...)
 	if _, err := os.Stat(w.dir); err == nil {
 		cmd.Dir = w.dir
 	}
-	cmd.Stdin = strings.NewReader(stdin)
 	date := fmt.Sprintf("%d +0000", commitTime)
 	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=A", "GIT_COMMITTER_EMAIL=a@b",
 		"GIT_AUTHOR_DATE="+date, "GIT_COMMITTER_DATE="+date, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
@@ -123,9 +122,9 @@ func (w *work) commit(files map[string]string) string {
 			w.t.Fatal(err)
 		}
 	}
-	w.run("", "add", "-A")
-	w.run("", "commit", "-q", "-m", "c")
-	return w.run("", "rev-parse", "HEAD")
+	w.run("add", "-A")
+	w.run("commit", "-q", "-m", "c")
+	return w.run("rev-parse", "HEAD")
 }
 
 // raw is an entry of a tree object.
@@ -146,7 +145,7 @@ func (w *work) publish() {
 	if err := os.RemoveAll(w.bare); err != nil {
 		w.t.Fatal(err)
 	}
-	w.run("", "clone", "-q", "--bare", "file://"+w.dir, w.bare)
+	w.run("clone", "-q", "--bare", "file://"+w.dir, w.bare)
 }
 
 func list(t *testing.T, tr *tree.Tree) map[string]string {
@@ -190,18 +189,18 @@ func history(t *testing.T, f *forge) past {
 	t.Helper()
 	w := f.create(t, "r")
 	first := w.commit(map[string]string{"f": "one", "sub/dir/g": "x:program", "link": "-> sub/dir", "empty": ""})
-	w.run("", "tag", "light")
-	w.run("", "tag", "-a", "-m", "t", "v1")
-	tag := w.run("", "rev-parse", "refs/tags/v1")
+	w.run("tag", "light")
+	w.run("tag", "-a", "-m", "t", "v1")
+	tag := w.run("rev-parse", "refs/tags/v1")
 	middle := w.commit(map[string]string{"f": "middle"})
 	second := w.commit(map[string]string{"f": "two"})
-	w.run("", "checkout", "-q", "-b", "feature/x")
+	w.run("checkout", "-q", "-b", "feature/x")
 	other := w.commit(map[string]string{"f": "three"})
-	w.run("", "tag", "main-tag")
-	w.run("", "update-ref", "refs/pull/1/head", other)
-	w.run("", "checkout", "-q", "main")
+	w.run("tag", "main-tag")
+	w.run("update-ref", "refs/pull/1/head", other)
+	w.run("checkout", "-q", "main")
 	w.publish()
-	w.run("", "push", "-q", w.bare, "refs/pull/1/head:refs/pull/1/head")
+	w.run("push", "-q", w.bare, "refs/pull/1/head:refs/pull/1/head")
 	return past{w, first, middle, second, tag, other}
 }
 
@@ -301,7 +300,7 @@ func TestGitShallow(t *testing.T) {
 	if n := commits(h.middle); n != 4 {
 		t.Errorf("a SHA that the server does not give out brought %d commits, not the whole history", n)
 	}
-	h.run("", "-C", h.bare, "config", "uploadpack.allowReachableSHA1InWant", "true")
+	h.run("-C", h.bare, "config", "uploadpack.allowReachableSHA1InWant", "true")
 	if n := commits(h.middle); n != 1 {
 		t.Errorf("a SHA brought %d commits", n)
 	}
@@ -352,21 +351,21 @@ func TestGitKeepsGitDir(t *testing.T) {
 			dir := t.TempDir()
 			write(t, got, dir)
 			in := &work{t: t, dir: dir}
-			if head := in.run("", "rev-parse", "HEAD"); head != c.Hash || tt.head != "" && head != tt.head {
+			if head := in.run("rev-parse", "HEAD"); head != c.Hash || tt.head != "" && head != tt.head {
 				t.Errorf("HEAD is %s", head)
 			}
-			if s := in.run("", "status", "--porcelain"); s != "" {
+			if s := in.run("status", "--porcelain"); s != "" {
 				t.Errorf("git finds changes: %s", s)
 			}
-			in.run("", "fsck", "--strict")
-			if u := in.run("", "remote", "get-url", "origin"); u != f.URL+"/r.git" {
+			in.run("fsck", "--strict")
+			if u := in.run("remote", "get-url", "origin"); u != f.URL+"/r.git" {
 				t.Errorf("origin is %s", u)
 			}
 			if c.Ref != "" {
-				in.run("", "rev-parse", c.Ref)
+				in.run("rev-parse", c.Ref)
 			}
 			// And git can go on from there.
-			in.run("", "fetch", "-q", "--unshallow", h.bare)
+			in.run("fetch", "-q", "--unshallow", h.bare)
 		})
 	}
 }
@@ -394,7 +393,7 @@ func TestGitFails(t *testing.T) {
 	f := newForge(t)
 	second := history(t, f).second
 	e := f.create(t, "empty")
-	e.run("", "clone", "-q", "--bare", "file://"+e.dir, e.bare)
+	e.run("clone", "-q", "--bare", "file://"+e.dir, e.bare)
 	base := f.URL + "/r.git"
 	none := strings.Repeat("1", 40)
 	no := false

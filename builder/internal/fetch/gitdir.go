@@ -87,11 +87,11 @@ func gitConfig(r remote) string {
 func (w *worktree) packFiles() (name string, pack, idx *tree.Inode, err error) {
 	packed := w.repo.packed
 	writer := new(idxfile.Writer)
-	if err := writer.OnHeader(uint32(len(packed.entries))); err != nil { //nolint:gosec // it came out of 32 bits
+	if err := writer.OnHeader(uint32(len(packed.entries))); err != nil {
 		return "", nil, nil, err
 	}
 	for _, e := range packed.entries {
-		writer.Add(e.hash, uint64(e.offset), e.crc) //nolint:gosec // an offset in a file
+		writer.Add(e.hash, uint64(e.offset), e.crc)
 	}
 	if err := writer.OnFooter(packed.checksum); err != nil {
 		return "", nil, nil, err

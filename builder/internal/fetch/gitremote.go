@@ -167,7 +167,7 @@ func (h headerAuth) SetAuth(req *http.Request) { req.Header.Set("Authorization",
 
 // connect opens a session and reads the server's refs. The caller closes the session.
 func (g *git) connect(ctx context.Context, r remote) (transport.UploadPackSession, *advertisement, error) {
-	client, auth, done, err := g.transport(r)
+	client, auth, done, err := g.transport(ctx, r)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -211,7 +211,7 @@ func (g *git) connect(ctx context.Context, r remote) (transport.UploadPackSessio
 }
 
 // transport chooses how a server is spoken to. done is called when the connection stands.
-func (g *git) transport(r remote) (transport.Transport, transport.AuthMethod, func(), error) {
+func (g *git) transport(ctx context.Context, r remote) (transport.Transport, transport.AuthMethod, func(), error) {
 	nothing := func() {}
 	foreign := r.origin() != g.url.remote.origin()
 	switch {
@@ -231,7 +231,7 @@ func (g *git) transport(r remote) (transport.Transport, transport.AuthMethod, fu
 		h := hop{journey: &journey{host: r.host}}
 		return gitdaemon.DefaultClient, nil, nothing, h.checkName(r.hostname())
 	default:
-		return g.opts.SSH.transport(r, g.opts.Network.Timing.Connect)
+		return g.opts.SSH.transport(ctx, r, g.opts.Network.Timing.Connect)
 	}
 }
 

@@ -295,10 +295,10 @@ func TestPack(t *testing.T) {
 	}
 }
 
-func unpackBytes(t testing.TB, pack []byte, limit int64) (*objects, error) {
-	t.Helper()
+func unpackBytes(tb testing.TB, pack []byte, limit int64) (*objects, error) {
+	tb.Helper()
 	spool := func() (*os.File, error) {
-		f, err := os.CreateTemp(t.TempDir(), "")
+		f, err := os.CreateTemp(tb.TempDir(), "")
 		if err == nil {
 			err = os.Remove(f.Name())
 		}
@@ -306,19 +306,19 @@ func unpackBytes(t testing.TB, pack []byte, limit int64) (*objects, error) {
 	}
 	f, err := spool()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
 	if _, err := f.Write(pack); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	file, err := spool()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = file.Close() })
+	tb.Cleanup(func() { _ = file.Close() })
 	o := makeObjects(file, limit, 1000, spool)
-	_, err = o.unpack(t.Context(), f)
+	_, err = o.unpack(tb.Context(), f)
 	return o, err
 }
 

@@ -155,7 +155,7 @@ func TestHTTP(t *testing.T) {
 }
 
 func TestHTTPFails(t *testing.T) {
-	plain := serve(t, func(w http.ResponseWriter, r *http.Request) {})
+	plain := serve(t, func(http.ResponseWriter, *http.Request) {})
 	secure := httptest.NewTLSServer(http.RedirectHandler(plain.URL+"/x", http.StatusFound))
 	t.Cleanup(secure.Close)
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -258,7 +258,7 @@ func TestHTTPFails(t *testing.T) {
 }
 
 func TestHTTPUnknownAuthority(t *testing.T) {
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(srv.Close)
 	_, err := HTTP(t.Context(), newStore(t), srv.URL, HTTPOptions{Network: network()})
 	var unknown x509.UnknownAuthorityError
@@ -269,7 +269,7 @@ func TestHTTPUnknownAuthority(t *testing.T) {
 
 func TestHTTPRetries(t *testing.T) {
 	var n atomic.Int32
-	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	srv := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		switch n.Add(1) {
 		case 1:
 			w.Header().Set("Retry-After", "0")
@@ -295,7 +295,7 @@ func TestHTTPCredentials(t *testing.T) {
 	record := func(r *http.Request) {
 		seen = append(seen, r.URL.Path+" "+r.Header.Get("Authorization"))
 	}
-	other := serve(t, func(w http.ResponseWriter, r *http.Request) { record(r) })
+	other := serve(t, func(_ http.ResponseWriter, r *http.Request) { record(r) })
 	var back string
 	hop := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		record(r)

@@ -3,6 +3,7 @@
 package fetch
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -26,7 +27,7 @@ type SSH struct {
 }
 
 // transport returns a client for one server. done closes the connection to the agent.
-func (s *SSH) transport(r remote, timeout time.Duration) (transport.Transport, transport.AuthMethod, func(), error) {
+func (s *SSH) transport(ctx context.Context, r remote, timeout time.Duration) (transport.Transport, transport.AuthMethod, func(), error) {
 	if s == nil || s.Agent == "" && len(s.Keys) == 0 {
 		return nil, nil, nil, errors.New("an ssh address needs an ssh agent or key, and none was given")
 	}
@@ -43,7 +44,7 @@ func (s *SSH) transport(r remote, timeout time.Duration) (transport.Transport, t
 	}
 	done := func() {}
 	if s.Agent != "" {
-		conn, err := net.DialTimeout("unix", s.Agent, timeout)
+		conn, err := (&net.Dialer{Timeout: timeout}).DialContext(ctx, "unix", s.Agent)
 		if err != nil {
 			return nil, nil, nil, fmt.Errorf("ssh agent: %w", local(err))
 		}

@@ -20,10 +20,10 @@ func (w *work) gitlink(modules, p, sha string) string {
 	if err := os.WriteFile(filepath.Join(w.dir, ".gitmodules"), []byte(modules), 0o644); err != nil {
 		w.t.Fatal(err)
 	}
-	w.run("", "add", ".gitmodules")
-	w.run("", "update-index", "--add", "--cacheinfo", "160000,"+sha+","+p)
-	w.run("", "commit", "-q", "-m", "submodule")
-	return w.run("", "rev-parse", "HEAD")
+	w.run("add", ".gitmodules")
+	w.run("update-index", "--add", "--cacheinfo", "160000,"+sha+","+p)
+	w.run("commit", "-q", "-m", "submodule")
+	return w.run("rev-parse", "HEAD")
 }
 
 func moduleText(p, url string) string {
@@ -82,8 +82,8 @@ func TestSubmodules(t *testing.T) {
 			write(t, got, dir)
 			for _, sub := range []string{".", "mod", "mod/deep/inner"} {
 				w := &work{t: t, dir: filepath.Join(dir, sub)}
-				w.run("", "fsck", "--strict")
-				if s := w.run("", "status", "--porcelain"); s != "" {
+				w.run("fsck", "--strict")
+				if s := w.run("status", "--porcelain"); s != "" {
 					t.Errorf("in %s git finds changes: %s", sub, s)
 				}
 			}
@@ -182,9 +182,9 @@ func TestSubmoduleNesting(t *testing.T) {
 	w := f.create(t, "r")
 	sha := w.commit(map[string]string{"f": "x"})
 	for range maxNesting + 1 {
-		w.run("", "rm", "-q", "--cached", "--ignore-unmatch", "m")
+		w.run("rm", "-q", "--cached", "--ignore-unmatch", "m")
 		sha = w.gitlink(moduleText("m", "../r.git"), "m", sha)
-		w.run("", "commit", "-q", "--allow-empty", "-m", "x")
+		w.run("commit", "-q", "--allow-empty", "-m", "x")
 	}
 	w.publish()
 	_, _, err := Git(t.Context(), newStore(t), f.URL+"/r.git", gitOptions())

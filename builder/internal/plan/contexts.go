@@ -109,9 +109,8 @@ func (n *node) bind(found NamedContext) error {
 		}
 		n.ref = ref
 	case "oci-layout":
-		dir, digest, ok := strings.Cut(rest, "@")
-		if dir == "" || !ok || digest == "" {
-			return fmt.Errorf("oci-layout reference %q of context %s has no digest", rest, found.Name)
+		if dir, digest, ok := strings.Cut(rest, "@"); dir == "" || ok && digest == "" || !ok && !strings.Contains(rest, ":") {
+			return fmt.Errorf("oci-layout reference %q of context %s has neither digest nor tag", rest, found.Name)
 		}
 		n.ref, n.layout = rest, true
 	case "", "http", "https", "git", "ssh":

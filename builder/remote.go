@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/copy"
+	"github.com/kaniko-go/kaniko-go/builder/internal/fetch"
+	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
+	"github.com/kaniko-go/kaniko-go/builder/internal/store"
+	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
+)
+
+// remotes fetches what ADD and named contexts name by URL. The same thing is fetched once in a build.
+type remotes struct {
+	disk       *store.Store
+	secrets    map[string][]byte
+	agents     map[string]sshAgent
+	knownHosts []string
+	now        func() time.Time
+
+	mu   sync.Mutex
+	done map[string]*remote
+}
+
+// remote is one thing that is fetched: a file or a directory, and its time.
+type remote struct {
+	once  sync.Once
+	inode *tree.Inode
+	time  time.Time
+	err   error
+}
+
+// get fetches what key stands for, once.
+func (f *remotes) get(key string, do func(*remote) error) (*remote, error) {
+	f.mu.Lock()
+	if f.done == nil {
+		f.done = map[string]*remote{}
+	}
+	r := f.done[key]
+	if r == nil {
+		r = &remote{}
+		f.done[key] = r
+	}
+	f.mu.Unlock()
+	r.once.Do(func() { r.err = do(r) })
+	return r, r.err
+}
+
+// file fetches a file.
+func (f *remotes) file(ctx context.Context, url, checksum string) (*remote, error) {
+	return f.get(fmt.Sprintf("file %q %q", url, checksum), func(r *remote) error {
+		got, err := fetch.HTTP(ctx, f.disk, url, fetch.HTTPOptions{
+			Checksum: checksum,
+			Header:   f.secret("HTTP_AUTH_HEADER_%s"),
+			Token:    f.secret("HTTP_AUTH_TOKEN_%s"),
+		})
+		if err != nil {
+			return err
+		}
+		r.inode, r.time = got.Inode, time.Unix(got.Inode.MTime, 0)
+		return nil
+	})
+}
+
+// repository fetches a directory of a git repository.
+func (f *remotes) repository(ctx context.Context, url, checksum string, keep *bool) (*remote, error) {
+	flag := "-"
+	if keep != nil {
+		flag = fmt.Sprint(*keep)
+	}
+	return f.get(fmt.Sprintf("git %q %q %s", url, checksum, flag), func(r *remote) error {
+		t, commit, err := fetch.Git(ctx, f.disk, url, fetch.GitOptions{
+			Checksum:   checksum,
+			KeepGitDir: keep,
+			Now:        f.now(),
+			Header:     f.secret("GIT_AUTH_HEADER.%s", "GIT_AUTH_HEADER"),
+			Token:      f.secret("GIT_AUTH_TOKEN.%s", "GIT_AUTH_TOKEN"),
+			SSH:        f.ssh(),
+		})
+		if err != nil {
+			return err
+		}
+		r.inode, r.time = t.Root(), commit.Time
+		return nil
+	})
+}
+
+// secret returns a function that finds a host's secret under the first of the names that there is.
+func (f *remotes) secret(names ...string) func(host string) string {
+	return func(host string) string {
+		for _, name := range names {
+			if strings.Contains(name, "%s") {
+				name = fmt.Sprintf(name, host)
+			}
+			if v, ok := f.secrets[name]; ok {
+				return strings.TrimSpace(string(v))
+			}
+		}
+		return ""
+	}
+}
+
+// ssh is the agent called default, as for docker build.
+func (f *remotes) ssh() *fetch.SSH {
+	a, ok := f.agents["default"]
+	if !ok {
+		return nil
+	}
+	known := slices.DeleteFunc(slices.Clone(f.knownHosts), func(name string) bool {
+		_, err := os.Stat(name)
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	return &fetch.SSH{Agent: a.socket, Keys: a.pem, KnownHosts: known}
+}
+
+// context is the Tree of a named context that a URL leads to: a repository, or one file that is called "context".
+func (f *remotes) context(ctx context.Context, url string) (*tree.Tree, error) {
+	if _, isGit, err := fetch.ParseGitURL(url); isGit {
+		if err != nil {
+			return nil, err
+		}
+		r, err := f.repository(ctx, url, "", nil)
+		if err != nil {
+			return nil, err
+		}
+		return tree.FromRoot(r.inode), nil
+	}
+	r, err := f.file(ctx, url, "")
+	if err != nil {
+		return nil, err
+	}
+	return tree.FromRoot(tree.NewDir(tree.Meta{Mode: 0o755}, tree.Entry{Name: "context", Inode: r.inode})), nil
+}
+
+// epoch is the time of a source that SOURCE_DATE_EPOCH names. A local directory has none.
+func (f *remotes) epoch(ctx context.Context, s plan.EpochSource) (*time.Time, error) {
+	var (
+		r   *remote
+		err error
+	)
+	switch {
+	case s.Add != nil && s.Add.Git != "":
+		r, err = f.repository(ctx, s.Add.Git, s.Checksum, nil)
+	case s.Add != nil:
+		r, err = f.file(ctx, s.Add.URL, s.Checksum)
+	case s.Context != nil && strings.Contains(s.Context.Value, "://"):
+		_, isGit, parseErr := fetch.ParseGitURL(s.Context.Value)
+		switch {
+		case isGit && parseErr != nil:
+			return nil, parseErr
+		case isGit:
+			r, err = f.repository(ctx, s.Context.Value, "", nil)
+		default:
+			r, err = f.file(ctx, s.Context.Value, "")
+		}
+	default:
+		return nil, nil //nolint:nilnil // what EpochFunc says for none
+	}
+	if err != nil || r.time.IsZero() || r.time.Unix() == 0 {
+		return nil, err
+	}
+	return &r.time, nil
+}
+
+// remoteItem is what an ADD copies from a URL.
+func (x *executor) remoteItem(ctx context.Context, op plan.Copy, src plan.CopySource) (copy.Item, error) {
+	if src.Git != "" {
+		r, err := x.remotes.repository(ctx, src.Git, op.Checksum, op.KeepGitDir)
+		if err != nil {
+			return copy.Item{}, err
+		}
+		return copy.Item{Inode: r.inode}, nil
+	}
+	r, err := x.remotes.file(ctx, src.URL, op.Checksum)
+	if err != nil {
+		return copy.Item{}, err
+	}
+	return copy.Item{Name: src.Name, Inode: r.inode, Unpack: op.Unpack != nil && *op.Unpack}, nil
+}
