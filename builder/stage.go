@@ -31,7 +31,11 @@ func (x *executor) stage(ctx context.Context, s *stage) error {
 	if err := x.waitFor(ctx, &s.Base); err != nil {
 		return err
 	}
-	x.Log.Start(s.label, 1, s.Total, "FROM "+s.BaseName).Done("")
+	number := 1
+	if s.Base == (plan.Source{}) {
+		number = 0 // scratch does not count
+	}
+	x.Log.Start(s.label, number, s.Total, "FROM "+s.BaseName).Done("")
 	for _, in := range s.Instructions {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

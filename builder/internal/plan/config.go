@@ -130,7 +130,7 @@ func (s *stageState) workdir(c *instructions.WorkdirCommand, in *Instruction) er
 	s.workdirSet = true
 	config := &s.config.Config
 	config.WorkingDir = joinWorkdir(config.WorkingDir, next)
-	in.Op = Workdir{Path: path.Clean(config.WorkingDir), User: config.User}
+	in.Op = Workdir{Path: path.Clean(config.WorkingDir), Spelled: config.WorkingDir, User: config.User}
 	in.History = "WORKDIR " + config.WorkingDir
 	return nil
 }

@@ -279,7 +279,7 @@ func TestInstructionLayer(t *testing.T) {
 		op   Op
 		want bool
 	}{
-		{Run{}, true}, {Copy{}, true}, {Workdir{Path: "/x"}, true}, {Workdir{Path: "/"}, false}, {Metadata{}, false},
+		{Run{}, true}, {Copy{}, true}, {Workdir{Path: "/x"}, true}, {Workdir{Path: "/"}, false}, {Workdir{Path: "/", Spelled: "/."}, true}, {Metadata{}, false},
 	} {
 		if got := (&Instruction{Op: tc.op}).Layer(); got != tc.want {
 			t.Errorf("%#v: %v", tc.op, got)

@@ -130,7 +130,7 @@ func (i *Instruction) Layer() bool {
 	case Run, Copy:
 		return true
 	case Workdir:
-		return op.Path != "/"
+		return op.Path != "/" || op.Spelled != "" && op.Spelled != "/"
 	default:
 		return false
 	}
@@ -239,8 +239,10 @@ type Inline struct {
 
 // Workdir is a WORKDIR instruction: the directory is made if it is missing.
 type Workdir struct {
-	// Path is absolute and clean; the configuration may spell it otherwise.
+	// Path is absolute and clean.
 	Path string
+	// Spelled is the same as the configuration has it. "/" makes no layer, but "/." does, as in BuildKit.
+	Spelled string
 	// User is the USER in force, who owns what is made.
 	User string
 }
