@@ -115,6 +115,11 @@ func (w *worktree) file(e treeEntry, p string, attrs *attributes) (*tree.Inode, 
 	if err != nil {
 		return nil, err
 	}
+	if attrs != nil {
+		if w.git.budget.matches -= attrs.count; w.git.budget.matches < 0 {
+			return nil, fmt.Errorf("%w: too many rules in .gitattributes", ErrLimit)
+		}
+	}
 	if how := attrs.lines(p); how != keepLines {
 		if obj, err = w.git.objects.convert(obj, how); err != nil {
 			return nil, err

@@ -72,9 +72,12 @@ func fail(ctx context.Context, where string, err error) error {
 	case errors.As(err, &done):
 		return err
 	}
-	var local *localError
-	if errors.As(err, &local) {
-		return fmt.Errorf("%s: %w", where, local.err)
+	var mine *localError
+	if errors.As(err, &mine) {
+		if mine.placed {
+			return err
+		}
+		return &localError{fmt.Errorf("%s: %w", where, err), true}
 	}
 	var u *url.Error
 	reason := err
@@ -85,7 +88,11 @@ func fail(ctx context.Context, where string, err error) error {
 }
 
 // localError is trouble of our own disk, which must not be taken for the network's.
-type localError struct{ err error }
+type localError struct {
+	err error
+	// placed says that the text has the address that it happened for.
+	placed bool
+}
 
 func (e *localError) Error() string { return e.err.Error() }
 func (e *localError) Unwrap() error { return e.err }
@@ -94,7 +101,7 @@ func local(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &localError{err}
+	return &localError{err: err}
 }
 
 // localWriter marks the errors of a writer as local.

@@ -144,6 +144,9 @@ type budget struct {
 	bytes   int64
 	entries int
 	modules int
+	// attributes and matches are what .gitattributes may cost.
+	attributes int64
+	matches    int
 }
 
 // newGit reconciles the URL with the options.
@@ -177,8 +180,11 @@ func newGit(rawURL string, o GitOptions) (*git, error) {
 	o = o.withDefaults()
 	return &git{
 		url: u, opts: o, wire: newWire(o.Network),
-		keep:   u.KeepGitDir != nil && *u.KeepGitDir && u.Subdir == "",
-		budget: budget{bytes: o.MaxTree, entries: o.MaxEntries, modules: maxModules},
+		keep: u.KeepGitDir != nil && *u.KeepGitDir && u.Subdir == "",
+		budget: budget{
+			bytes: o.MaxTree, entries: o.MaxEntries, modules: maxModules,
+			attributes: maxAttributeBytes, matches: maxAttributeMatches,
+		},
 	}, nil
 }
 
