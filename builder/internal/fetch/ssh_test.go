@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,14 +198,14 @@ func TestGitDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	stall := false
+	var stall atomic.Bool
 	go func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			if stall {
+			if stall.Load() {
 				continue // and hold it
 			}
 			go serveGit(t, c, f.dir)
@@ -218,7 +219,7 @@ func TestGitDaemon(t *testing.T) {
 	if got := list(t, tr)["f"]; got != "file 644 three" || c.Hash != h.other {
 		t.Errorf("f is %q, %+v", got, c)
 	}
-	stall = true
+	stall.Store(true)
 	o := GitOptions{Network: network()}
 	o.Network.Timing.Connect = 100 * time.Millisecond
 	start := time.Now()
