@@ -151,9 +151,17 @@ func removeAll(dir string) error {
 	return errors.Join(os.RemoveAll(dir), walkErr)
 }
 
-// TempDir makes a new directory for a root.
+// TempDir makes a new directory for a root. It has our own group and no set-group-id bit, which new directories
+// inherit on a volume with a group of its own (fsGroup), and pass on to all that is made in them.
 func (s *Store) TempDir(pattern string) (string, error) {
-	return os.MkdirTemp(filepath.Join(s.dir, "roots"), pattern)
+	dir, err := os.MkdirTemp(filepath.Join(s.dir, "roots"), pattern)
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chown(dir, os.Geteuid(), os.Getegid()); err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o700) //nolint:gosec // directories need the x bit
 }
 
 // Spool makes a file without a name: its space is freed when it is closed.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 )
 
 func hash(t *testing.T, s string) v1.Hash {
@@ -107,6 +108,34 @@ func TestBlobs(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Join(s.Dir(), "tmp")); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestTempDirInheritsNoGroup(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chown(dir, -1, 4242); err != nil {
+		t.Skipf("needs root, to give a directory another group: %v", err)
+	}
+	if err := os.Chmod(dir, os.ModeSetgid|0o2777); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(dir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := s.TempDir("root-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(d, "in"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(d, "in"), &st); err != nil || int(st.Gid) != os.Getegid() || st.Mode&unix.S_ISGID != 0 {
+		t.Errorf("group %d, mode %o, %v", st.Gid, st.Mode, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
