@@ -83,8 +83,11 @@ func isRedirected(ctx context.Context, u *url.URL) bool {
 
 // checkName judges a host that is an address already: behind a proxy nobody else does.
 func (h hop) checkName(host string) error {
-	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
+	switch strings.ToLower(strings.TrimSuffix(host, ".")) {
+	case "localhost":
 		host = "127.0.0.1"
+	case "metadata.google.internal":
+		return fmt.Errorf("%w: %s is a metadata service", ErrForbidden, host)
 	}
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return h.check(addr)

@@ -94,7 +94,7 @@ func defaultBranch(adv *advertisement) (string, error) {
 // journey runs work, again while it fails for a passing reason, as requests to the server of r.
 func (g *git) journey(ctx context.Context, r remote, work func(context.Context) error) error {
 	foreign := r.origin() != g.url.remote.origin()
-	return retry(ctx, g.opts.Network.Timing, func() (time.Duration, error) {
+	return retry(ctx, g.opts.Network, func() (time.Duration, error) {
 		j := &journey{host: r.host, foreign: foreign, local: foreign && g.local}
 		err := work(withJourney(ctx, j))
 		if !foreign {

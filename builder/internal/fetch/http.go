@@ -70,7 +70,7 @@ func HTTP(ctx context.Context, s *store.Store, rawURL string, o HTTPOptions) (*F
 	d.client = &http.Client{Transport: wire, CheckRedirect: checkRedirect}
 	ctx = withJourney(ctx, &journey{host: d.url.Host})
 	var file *File
-	err = retry(ctx, o.Network.Timing, func() (after time.Duration, err error) {
+	err = retry(ctx, o.Network, func() (after time.Duration, err error) {
 		file, after, err = d.try(ctx, f)
 		return after, fail(ctx, d.where, err)
 	})

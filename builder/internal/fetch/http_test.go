@@ -211,6 +211,7 @@ func TestHTTPFails(t *testing.T) {
 		{name: "redirect to mapped metadata", url: srv.URL + "/metadata6", is: ErrForbidden, text: "169.254.169.254"},
 		{name: "redirect to translated metadata", url: srv.URL + "/nat64", is: ErrForbidden, text: "169.254.169.254"},
 		{name: "metadata", url: "http://169.254.169.254/latest", is: ErrForbidden},
+		{name: "metadata by name", url: "http://Metadata.Google.Internal./latest", is: ErrForbidden},
 		{name: "redirects without end", url: srv.URL + "/loop", is: ErrForbidden, text: "more than 5 redirects"},
 		{name: "downgrade", url: secure.URL, is: ErrForbidden, text: "from https to http"},
 		{name: "endless", url: srv.URL + "/endless", is: ErrLimit},
@@ -279,12 +280,19 @@ func TestHTTPRetries(t *testing.T) {
 			_, _ = io.WriteString(w, "right")
 		}
 	})
-	f, err := HTTP(t.Context(), newStore(t), srv.URL, HTTPOptions{Network: network()})
+	net := network()
+	var told []string
+	net.OnRetry = func(reason string, _ time.Duration) { told = append(told, reason) }
+	f, err := HTTP(t.Context(), newStore(t), srv.URL, HTTPOptions{Network: net})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := content(t, f.Inode); got != "right" || n.Load() != 3 {
 		t.Errorf("got %q after %d requests", got, n.Load())
+	}
+	want := []string{srv.URL + ": invalid response status 429 Too Many Requests", srv.URL + ": unexpected EOF"}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -25,9 +25,11 @@ type Network struct {
 	RootCAs *x509.CertPool
 	// Proxy chooses the proxy of a request; nil means what the environment says.
 	Proxy func(*http.Request) (*url.URL, error)
-	// UserAgent is sent to every http server.
+	// UserAgent is sent with downloads; git has its own, which servers tell it by.
 	UserAgent string
-	Timing    Timing
+	// OnRetry, if it is not nil, is told before every wait why and how long it is.
+	OnRetry func(reason string, wait time.Duration)
+	Timing  Timing
 }
 
 // Timing holds waits and limits. A zero field means its default.
@@ -36,6 +38,7 @@ type Timing struct {
 	ResponseHeader time.Duration // from the end of a request to the beginning of its answer; 60 s
 	NoProgress     time.Duration // without a byte of an answer; 60 s
 	RetryBudget    time.Duration // all waits and fruitless attempts of one download; 2 min
+	ConnectBudget  time.Duration // the same while no connection can be made; 30 s
 	FirstDelay     time.Duration // before the first retry, then doubled up to 15 s; 500 ms
 }
 
@@ -48,6 +51,7 @@ func (t Timing) withDefaults() Timing {
 		{&t.ResponseHeader, time.Minute},
 		{&t.NoProgress, time.Minute},
 		{&t.RetryBudget, 2 * time.Minute},
+		{&t.ConnectBudget, 30 * time.Second},
 		{&t.FirstDelay, 500 * time.Millisecond},
 	} {
 		if *d.field <= 0 {
@@ -112,7 +116,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, hopKey{}, h))
 	req = req.Clone(ctx)
-	if w.agent != "" {
+	if w.agent != "" && req.Header.Get("User-Agent") == "" {
 		req.Header.Set("User-Agent", w.agent)
 	}
 	resp, err := w.next.RoundTrip(req)
@@ -210,8 +214,8 @@ func port(u *url.URL) string {
 }
 
 // retry repeats work while it fails for a passing reason and the budget lasts.
-func retry(ctx context.Context, t Timing, work func() (retryAfter time.Duration, err error)) error {
-	t = t.withDefaults()
+func retry(ctx context.Context, network Network, work func() (retryAfter time.Duration, err error)) error {
+	t := network.Timing.withDefaults()
 	var spent time.Duration
 	for n := 0; ; n++ {
 		start := time.Now()
@@ -222,13 +226,26 @@ func retry(ctx context.Context, t Timing, work func() (retryAfter time.Duration,
 		wait := min(t.FirstDelay<<min(n, 16), maxDelay)
 		// Half to one and a half, so that builds that failed together do not come back together.
 		wait = max(wait/2+rand.N(wait+1), min(after, 2*time.Minute)) //nolint:gosec // jitter, not a secret
-		if spent += time.Since(start) + wait; spent > t.RetryBudget {
+		limit := t.RetryBudget
+		if isConnecting(err) {
+			limit = min(limit, t.ConnectBudget)
+		}
+		if spent += time.Since(start) + wait; spent > limit {
 			return err
+		}
+		if network.OnRetry != nil {
+			network.OnRetry(err.Error(), wait)
 		}
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
 	}
+}
+
+// isConnecting reports whether no connection was made at all.
+func isConnecting(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect")
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -269,9 +286,8 @@ func temporary(err error) bool {
 		}
 	}
 	var dns *net.DNSError // an absent name too: the network of a pod comes up late
-	var op *net.OpError
 	var timeout interface{ Timeout() bool }
-	return errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial" ||
+	return errors.As(err, &dns) || isConnecting(err) ||
 		errors.As(err, &timeout) && timeout.Timeout() ||
 		strings.Contains(err.Error(), "server closed idle connection")
 }
