@@ -262,7 +262,7 @@ func cause(err error) error {
 }
 
 func probe(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // read by the other containers of the pod
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	// A full disk takes an empty file and no byte of content.

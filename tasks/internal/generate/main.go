@@ -51,7 +51,7 @@ func run(root string) error {
 		return err
 	}
 	for _, f := range files {
-		if err := os.WriteFile(filepath.Join(root, f.path), f.content, 0o644); err != nil { //nolint:gosec // for everybody
+		if err := os.WriteFile(filepath.Join(root, f.path), f.content, 0o644); err != nil {
 			return err
 		}
 	}

@@ -35,7 +35,7 @@ func run(file string) error {
 		_, err = os.Stdout.Write(text)
 		return err
 	}
-	return os.WriteFile(file, text, 0o644) //nolint:gosec // a document
+	return os.WriteFile(file, text, 0o644)
 }
 
 // exitCode is one line of the table that Argo's retry expressions are written from.
