@@ -46,7 +46,7 @@ func failures(w world) []failure {
 		{name: "unknown instruction", dockerfile: from + "RUUN true\n", code: 3, cause: []string{"Dockerfile:3", "RUUN", "RUN"}, log: []string{">>> RUUN true"}},
 		{name: "unknown flag", dockerfile: from + "COPY --chwon=1 a /a\n", context: files{"a": "a"}, code: 3, cause: []string{"Dockerfile:3", "chwon", "chown"}, log: []string{">>> COPY --chwon=1 a /a"}},
 		{name: "unknown target", dockerfile: from, env: map[string]string{"KANIKO_TARGET": "nope"}, code: 3, cause: []string{"nope"}},
-		{name: "unsupported syntax", dockerfile: from + "RUN --mount=type=ssh true\n", code: 3, cause: []string{"Dockerfile:3", "not supported"}},
+		{name: "unsupported syntax", dockerfile: from + "RUN --security=insecure true\n", code: 3, cause: []string{"Dockerfile:3", "insecure"}},
 		{name: "missing source", dockerfile: from + "COPY missing.txt /x\n", context: files{"other": ""}, code: 4, cause: []string{"Dockerfile:3", "missing.txt", "not found"}},
 		{name: "source above the context", dockerfile: from + "COPY ../secret /x\n", context: files{"other": ""}, code: 4, cause: []string{"Dockerfile:3", "secret", "not found"}},
 		{name: "missing source in a stage", dockerfile: "ARG BASE\nFROM ${BASE} AS one\nFROM ${BASE}\nCOPY --from=one /gone /x\n", code: 4, cause: []string{"Dockerfile:4", "/gone", "not found"}},
