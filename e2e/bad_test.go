@@ -44,7 +44,7 @@ func failures(w world) []failure {
 		{name: "no context", dockerfile: from, env: map[string]string{"KANIKO_CONTEXT": "/nowhere/at/all"}, code: 2, cause: []string{"/nowhere"}},
 		{name: "empty Dockerfile", dockerfile: "\n# nothing\n", code: 3, cause: []string{"Dockerfile"}},
 		{name: "unknown instruction", dockerfile: from + "RUUN true\n", code: 3, cause: []string{"Dockerfile:3", "RUUN", "RUN"}, log: []string{">>> RUUN true"}},
-		{name: "unknown flag", dockerfile: from + "COPY --chwon=1 a /a\n", context: files{"a": "a"}, code: 3, cause: []string{"Dockerfile:3", "chwon", "chown"}, log: []string{">>> COPY --chwon=1 a /a"}},
+		{name: "unknown flag", dockerfile: from + "COPY --chowm=1 a /a\n", context: files{"a": "a"}, code: 3, cause: []string{"Dockerfile:3", "chowm", "chown"}, log: []string{">>> COPY --chowm=1 a /a"}},
 		{name: "unknown target", dockerfile: from, env: map[string]string{"KANIKO_TARGET": "nope"}, code: 3, cause: []string{"nope"}},
 		{name: "unsupported syntax", dockerfile: from + "RUN --security=insecure true\n", code: 3, cause: []string{"Dockerfile:3", "insecure"}},
 		{name: "missing source", dockerfile: from + "COPY missing.txt /x\n", context: files{"other": ""}, code: 4, cause: []string{"Dockerfile:3", "missing.txt", "not found"}},
