@@ -167,7 +167,7 @@ func (b *Builder) gather(r Request, src *source, disk *store.Store) (inputs, err
 	for _, s := range in.secrets {
 		b.Log.Mask(string(s))
 	}
-	in.remotes = &remotes{disk: disk, secrets: in.secrets, agents: in.agents, knownHosts: r.KnownHosts, now: time.Now}
+	in.remotes = &remotes{disk: disk, secrets: in.secrets, agents: in.agents, knownHosts: r.KnownHosts, now: time.Now, say: func(s string) { b.Log.Info(s) }}
 	if r.Epoch != nil {
 		in.remotes.now = func() time.Time { return *r.Epoch }
 	}

@@ -27,6 +27,8 @@ type remotes struct {
 	agents     map[string]sshAgent
 	knownHosts []string
 	now        func() time.Time
+	// say writes a line into the log.
+	say func(string)
 
 	mu   sync.Mutex
 	done map[string]*remote
@@ -63,6 +65,7 @@ func (f *remotes) file(ctx context.Context, url, checksum string) (*remote, erro
 			Checksum: checksum,
 			Header:   f.secret("HTTP_AUTH_HEADER_%s"),
 			Token:    f.secret("HTTP_AUTH_TOKEN_%s"),
+			Network:  fetch.Network{OnRetry: f.retry},
 		})
 		if err != nil {
 			return err
@@ -72,20 +75,32 @@ func (f *remotes) file(ctx context.Context, url, checksum string) (*remote, erro
 	})
 }
 
-// repository fetches a directory of a git repository.
-func (f *remotes) repository(ctx context.Context, url, checksum string, keep *bool) (*remote, error) {
+// checkout is the policy of ADD for the times of a repository's files: it does not heed what a URL says of them.
+const checkout = "checkout"
+
+// repository fetches a directory of a git repository. mtime is "" for what the URL says.
+func (f *remotes) repository(ctx context.Context, url, checksum, mtime string, keep *bool) (*remote, error) {
 	flag := "-"
 	if keep != nil {
 		flag = fmt.Sprint(*keep)
 	}
-	return f.get(fmt.Sprintf("git %q %q %s", url, checksum, flag), func(r *remote) error {
+	return f.get(fmt.Sprintf("git %q %q %q %s", url, checksum, mtime, flag), func(r *remote) error {
+		token := f.secret("GIT_AUTH_TOKEN.%s", "GIT_AUTH_TOKEN")
 		t, commit, err := fetch.Git(ctx, f.disk, url, fetch.GitOptions{
 			Checksum:   checksum,
 			KeepGitDir: keep,
+			MTime:      mtime,
 			Now:        f.now(),
-			Header:     f.secret("GIT_AUTH_HEADER.%s", "GIT_AUTH_HEADER"),
-			Token:      f.secret("GIT_AUTH_TOKEN.%s", "GIT_AUTH_TOKEN"),
-			SSH:        f.ssh(),
+			Token:      token,
+			Header: func(host string) string {
+				// What is meant for the host goes before what is meant for all.
+				if _, ok := f.secrets["GIT_AUTH_TOKEN."+host]; ok {
+					return f.secret("GIT_AUTH_HEADER.%s")(host)
+				}
+				return f.secret("GIT_AUTH_HEADER.%s", "GIT_AUTH_HEADER")(host)
+			},
+			SSH:     f.ssh(),
+			Network: fetch.Network{OnRetry: f.retry},
 		})
 		if err != nil {
 			return err
@@ -93,6 +108,11 @@ func (f *remotes) repository(ctx context.Context, url, checksum string, keep *bo
 		r.inode, r.time = t.Root(), commit.Time
 		return nil
 	})
+}
+
+// retry says that something did not work at once.
+func (f *remotes) retry(reason string, wait time.Duration) {
+	f.say(fmt.Sprintf("%s, trying again in %s", reason, wait.Round(time.Millisecond)))
 }
 
 // secret returns a function that finds a host's secret under the first of the names that there is.
@@ -129,7 +149,7 @@ func (f *remotes) context(ctx context.Context, url string) (*tree.Tree, error) {
 		if err != nil {
 			return nil, err
 		}
-		r, err := f.repository(ctx, url, "", nil)
+		r, err := f.repository(ctx, url, "", "", nil)
 		if err != nil {
 			return nil, err
 		}
@@ -150,7 +170,7 @@ func (f *remotes) epoch(ctx context.Context, s plan.EpochSource) (*time.Time, er
 	)
 	switch {
 	case s.Add != nil && s.Add.Git != "":
-		r, err = f.repository(ctx, s.Add.Git, s.Checksum, nil)
+		r, err = f.repository(ctx, s.Add.Git, s.Checksum, checkout, nil)
 	case s.Add != nil:
 		r, err = f.file(ctx, s.Add.URL, s.Checksum)
 	case s.Context != nil && strings.Contains(s.Context.Value, "://"):
@@ -159,7 +179,7 @@ func (f *remotes) epoch(ctx context.Context, s plan.EpochSource) (*time.Time, er
 		case isGit && parseErr != nil:
 			return nil, parseErr
 		case isGit:
-			r, err = f.repository(ctx, s.Context.Value, "", nil)
+			r, err = f.repository(ctx, s.Context.Value, "", "", nil)
 		default:
 			r, err = f.file(ctx, s.Context.Value, "")
 		}
@@ -175,7 +195,7 @@ func (f *remotes) epoch(ctx context.Context, s plan.EpochSource) (*time.Time, er
 // remoteItem is what an ADD copies from a URL.
 func (x *executor) remoteItem(ctx context.Context, op plan.Copy, src plan.CopySource) (copy.Item, error) {
 	if src.Git != "" {
-		r, err := x.remotes.repository(ctx, src.Git, op.Checksum, op.KeepGitDir)
+		r, err := x.remotes.repository(ctx, src.Git, op.Checksum, checkout, op.KeepGitDir)
 		if err != nil {
 			return copy.Item{}, err
 		}
