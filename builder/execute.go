@@ -246,7 +246,7 @@ func (x *executor) image(ctx context.Context) (v1.Image, error) {
 	}
 	for _, s := range chain {
 		for _, st := range s.steps {
-			step := image.Step{CreatedBy: st.History, Author: st.Author, Created: st.created}
+			step := image.Step{CreatedBy: st.History, Created: st.created}
 			if st.layer != nil {
 				step.Layer = st.layer.result
 			}

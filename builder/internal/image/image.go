@@ -25,7 +25,7 @@ const historyComment = "buildkit.dockerfile.v0"
 
 // Step is an instruction's part in the history.
 type Step struct {
-	CreatedBy, Author string
+	CreatedBy string
 	// Layer is nil for an instruction that made none.
 	Layer v1.Layer
 	// Created is when the layer was made.
@@ -109,7 +109,7 @@ func (s Spec) history() []ocispec.History {
 		if st.CreatedBy == "" {
 			continue
 		}
-		h := ocispec.History{CreatedBy: st.CreatedBy, Author: st.Author, Comment: historyComment, EmptyLayer: st.Layer == nil}
+		h := ocispec.History{CreatedBy: st.CreatedBy, Comment: historyComment, EmptyLayer: st.Layer == nil}
 		switch {
 		case s.Epoch != nil:
 			h.Created = utc(*s.Epoch)

@@ -56,7 +56,7 @@ func spec(t *testing.T) Spec {
 	s.Steps = []Step{
 		{CreatedBy: "ENV A=1"},
 		{CreatedBy: "COPY", Layer: ls[1], Created: at(200)},
-		{CreatedBy: "USER x", Author: "me"},
+		{CreatedBy: "USER x"},
 		{CreatedBy: "RUN", Layer: ls[2], Created: at(300)},
 		{CreatedBy: "CMD"},
 		{CreatedBy: ""},
