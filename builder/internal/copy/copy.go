@@ -195,11 +195,7 @@ func (c *copier) meta(ino *tree.Inode) tree.Meta {
 
 func (c *copier) copy(m found, unpack bool) error {
 	if m.inode.Type == tree.Dir {
-		dir, err := exclude(m.inode, c.req.Exclude)
-		if err != nil {
-			return err
-		}
-		return c.directory(dir)
+		return c.directory(m.inode)
 	}
 	if unpack && m.inode.Type == tree.File {
 		archive, err := c.req.Archive(m.inode)
@@ -274,17 +270,33 @@ func (c *copier) directory(src *tree.Inode) error {
 	if err := c.mkdirAll(p); err != nil {
 		return err
 	}
-	if p != "" {
-		m := c.edit.Lookup(p).Meta
-		m.MTime = c.now
-		if c.req.Source == nil || src != c.req.Source.Root() { // the root of a context or stage is as old as what holds it: the build
-			m.MTime = c.req.Times.Of(src.MTime)
-		}
-		if err := c.edit.SetMeta(p, m); err != nil {
-			return err
-		}
+	if err := c.aged(p, src); err != nil {
+		return err
 	}
-	return c.children(p, src, map[*tree.Inode]*tree.Inode{})
+	filtered, passed, err := exclude(src, c.req.Exclude)
+	if err != nil {
+		return err
+	}
+	c.passed = passed
+	defer func() { c.passed = nil }()
+	if err := c.children(p, filtered, map[*tree.Inode]*tree.Inode{}); err != nil || len(passed) == 0 {
+		return err
+	}
+	return c.aged(p, src)
+}
+
+// aged gives the directory at p the time of the one whose contents it receives. The root of a context or stage is as old as
+// what holds it: the build.
+func (c *copier) aged(p string, src *tree.Inode) error {
+	if p == "" {
+		return nil
+	}
+	m := c.edit.Lookup(p).Meta
+	m.MTime = c.now
+	if c.req.Source == nil || src != c.req.Source.Root() {
+		m.MTime = c.req.Times.Of(src.MTime)
+	}
+	return c.edit.SetMeta(p, m)
 }
 
 func (c *copier) children(p string, src *tree.Inode, links map[*tree.Inode]*tree.Inode) error {
@@ -307,12 +319,22 @@ func (c *copier) put(p string, src *tree.Inode, links map[*tree.Inode]*tree.Inod
 		if old != nil && old.Type != tree.Dir {
 			return fmt.Errorf("cannot copy to non-directory: /%s", p)
 		}
-		if old == nil || !c.passed[src] {
-			if err := c.edit.Apply(tree.Change{Path: p, Inode: tree.NewDir(c.meta(src))}); err != nil {
+		if c.passed[src] {
+			return c.through(p, src, old, links)
+		}
+		m := c.meta(src)
+		if err := c.edit.Apply(tree.Change{Path: p, Inode: tree.NewDir(m)}); err != nil {
+			return err
+		}
+		if err := c.children(p, src, links); err != nil || len(c.passed) == 0 {
+			return err
+		}
+		if old == nil {
+			if err := c.touch(parent(p)); err != nil {
 				return err
 			}
 		}
-		return c.children(p, src, links)
+		return c.edit.SetMeta(p, m) // what was made below has touched it
 	}
 	if old != nil && old.Type == tree.Dir {
 		return fmt.Errorf("cannot replace to directory /%s with file", p)
@@ -321,7 +343,32 @@ func (c *copier) put(p string, src *tree.Inode, links map[*tree.Inode]*tree.Inod
 	if err != nil {
 		return err
 	}
-	return c.edit.Put(p, ino)
+	if err := c.edit.Put(p, ino); err != nil || len(c.passed) == 0 {
+		return err
+	}
+	return c.touch(parent(p))
+}
+
+// through is put for a directory that is only on the way: a new one has the source's metadata, one that is there gets its
+// mode, and neither gets its time.
+func (c *copier) through(p string, src, old *tree.Inode, links map[*tree.Inode]*tree.Inode) error {
+	if old == nil {
+		m := c.meta(src)
+		m.MTime = c.now
+		if err := c.edit.Put(p, tree.NewDir(m)); err != nil {
+			return err
+		}
+		if err := c.touch(parent(p)); err != nil {
+			return err
+		}
+		return c.children(p, src, links)
+	}
+	m := old.Meta
+	m.Mode = src.Mode
+	if err := c.edit.SetMeta(p, m); err != nil {
+		return err
+	}
+	return c.children(p, src, links)
 }
 
 // inode is the copy of src: the old inode of the path if it is just that, src itself if nothing differs.
@@ -386,12 +433,12 @@ func (c *copier) archive(src *tree.Tree) error {
 	if err := inner.mkdirAll(p); err != nil {
 		return err
 	}
-	links := map[*tree.Inode]*tree.Inode{}
-	return inner.unpack(p, src.Root(), links)
+	return inner.unpack(p, src.Root(), map[*tree.Inode]*tree.Inode{}, false)
 }
 
-// unpack is put for archives, which may replace a file by a directory and the other way round.
-func (c *copier) unpack(p string, dir *tree.Inode, links map[*tree.Inode]*tree.Inode) error {
+// unpack is put for archives, which may replace a file by a directory and the other way round. A directory without an entry
+// of its own (timed is false) has the time of the last change in it.
+func (c *copier) unpack(p string, dir *tree.Inode, links map[*tree.Inode]*tree.Inode, timed bool) error {
 	entries, err := dir.Entries()
 	if err != nil {
 		return err
@@ -403,21 +450,37 @@ func (c *copier) unpack(p string, dir *tree.Inode, links map[*tree.Inode]*tree.I
 			if err := c.edit.Remove(child); err != nil {
 				return err
 			}
+			old = nil
 		}
 		if e.Inode.Type != tree.Dir {
-			if err := c.put(child, e.Inode, links); err != nil {
+			err = c.put(child, e.Inode, links)
+		} else {
+			err = c.unpackDir(child, old, e.Inode, links)
+		}
+		if err != nil {
+			return err
+		}
+		if !timed && (old == nil || old.Type != tree.Dir) {
+			if err := c.touch(p); err != nil {
 				return err
 			}
-			continue
-		}
-		if err := c.edit.Apply(tree.Change{Path: child, Inode: tree.NewDir(c.meta(e.Inode))}); err != nil {
-			return err
-		}
-		if err := c.unpack(child, e.Inode, links); err != nil {
-			return err
 		}
 	}
 	return nil
+}
+
+func (c *copier) unpackDir(p string, old, dir *tree.Inode, links map[*tree.Inode]*tree.Inode) error {
+	m, timed := c.meta(dir), true
+	if dir.MTime == tree.Unset {
+		m, timed = tree.Meta{Mode: 0o755, MTime: c.now}, false
+		if old != nil {
+			m = old.Meta
+		}
+	}
+	if err := c.edit.Apply(tree.Change{Path: p, Inode: tree.NewDir(m)}); err != nil {
+		return err
+	}
+	return c.unpack(p, dir, links, timed)
 }
 
 func parent(p string) string {

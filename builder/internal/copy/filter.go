@@ -12,15 +12,18 @@ import (
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 )
 
-// exclude returns dir without what m matches below it. A directory that is matched stays if something in it is included again.
-func exclude(dir *tree.Inode, m *dockerfile.Matcher) (*tree.Inode, error) {
+// exclude returns dir without what m matches below it. A directory that is matched stays if something in it is included
+// again, and is one of passed then: it is only on the way.
+func exclude(dir *tree.Inode, m *dockerfile.Matcher) (kept *tree.Inode, passed map[*tree.Inode]bool, err error) {
 	if m == nil {
-		return dir, nil
+		return dir, nil, nil
 	}
-	return without(dir, "", m, dockerfile.Info{})
+	passed = map[*tree.Inode]bool{}
+	kept, err = without(dir, "", m, dockerfile.Info{}, passed)
+	return kept, passed, err
 }
 
-func without(dir *tree.Inode, p string, m *dockerfile.Matcher, parent dockerfile.Info) (*tree.Inode, error) {
+func without(dir *tree.Inode, p string, m *dockerfile.Matcher, parent dockerfile.Info, passed map[*tree.Inode]bool) (*tree.Inode, error) {
 	entries, err := dir.Entries()
 	if err != nil {
 		return nil, err
@@ -33,12 +36,15 @@ func without(dir *tree.Inode, p string, m *dockerfile.Matcher, parent dockerfile
 			continue
 		}
 		if e.Inode.Type == tree.Dir {
-			sub, err := without(e.Inode, child, m, info)
+			sub, err := without(e.Inode, child, m, info, passed)
 			if err != nil {
 				return nil, err
 			}
-			if below, err := sub.Entries(); hidden && (err != nil || len(below) == 0) {
-				continue
+			if hidden {
+				if below, err := sub.Entries(); err != nil || len(below) == 0 {
+					continue
+				}
+				passed[sub] = true
 			}
 			e.Inode = sub
 		}
@@ -47,59 +53,64 @@ func without(dir *tree.Inode, p string, m *dockerfile.Matcher, parent dockerfile
 	return tree.NewDir(dir.Meta, kept...), nil
 }
 
-// withParents copies what a pattern matches together with the directories above it.
+// withParents copies what a pattern matches together with the directories above it, up to the pivot "/./".
 func (c *copier) withParents(pattern string) error {
 	root, rest, pivot := strings.Cut("/"+pattern, "/./")
 	if !pivot {
 		root, rest = "", pattern
 	}
-	base, err := c.req.Source.Stat(root)
+	rest = strings.TrimPrefix(path.Clean("/"+rest), "/")
+	bases, err := match(c.req.Source, root)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &NotFoundError{path.Clean("/" + pattern)}
 	}
 	if err != nil {
 		return err
 	}
-	rest = strings.TrimPrefix(path.Clean("/"+rest), "/")
-	if rest == "" {
-		dir, err := exclude(base, c.req.Exclude)
+	wild := strings.ContainsAny(root+rest, `*?[\`)
+	for _, base := range bases {
+		if rest == "" || base.inode.Type != tree.Dir {
+			err = c.copy(base, false)
+		} else {
+			err = c.below(base.inode, rest, wild)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return &NotFoundError{path.Clean("/" + pattern)}
+		}
 		if err != nil {
 			return err
 		}
-		return c.directory(dir)
 	}
-	include, err := dockerfile.NewMatcher([]string{rest})
-	if err != nil {
-		return err
-	}
-	f := included{include: include, exclude: c.req.Exclude, parts: strings.Split(rest, "/"), passed: map[*tree.Inode]bool{}}
-	dir, any, err := f.dir(base, "", dockerfile.Info{}, dockerfile.Info{})
-	if err != nil {
-		return err
-	}
-	if !any {
-		if strings.ContainsAny(rest, `*?[\`) {
-			return nil
-		}
-		return &NotFoundError{path.Clean("/" + pattern)}
-	}
-	return c.below(dir, f.passed)
+	return nil
 }
 
-// below copies the entries of a directory that itself means nothing.
-func (c *copier) below(dir *tree.Inode, passed map[*tree.Inode]bool) error {
-	p, old, err := c.dest()
+// below copies what a pattern matches below a directory. A pattern with wildcards need not match anything.
+func (c *copier) below(base *tree.Inode, pattern string, wild bool) error {
+	include, err := dockerfile.NewMatcher([]string{pattern})
 	if err != nil {
 		return err
 	}
-	if old == nil {
-		if err := c.mkdirAll(p); err != nil {
-			return err
-		}
+	f := included{include: include, exclude: c.req.Exclude, parts: strings.Split(pattern, "/"), passed: map[*tree.Inode]bool{}}
+	dir, found, err := f.dir(base, "", dockerfile.Info{}, dockerfile.Info{})
+	if err != nil {
+		return err
 	}
-	c.passed = passed
+	if !found && !wild {
+		return fs.ErrNotExist
+	}
+	p, _, err := c.dest()
+	if err != nil {
+		return err
+	}
+	if err := c.mkdirAll(p); err != nil {
+		return err
+	}
+	c.passed = f.passed
 	defer func() { c.passed = nil }()
-	return c.children(p, dir, map[*tree.Inode]*tree.Inode{})
+	if err := c.children(p, dir, map[*tree.Inode]*tree.Inode{}); err != nil {
+		return err
+	}
+	return c.aged(p, base)
 }
 
 // included finds what a pattern of --parents matches.

@@ -40,7 +40,7 @@ func ReadArchive(s *store.Store, ino *tree.Inode) (*tree.Tree, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return idx.Apply(tree.Empty())
+	return idx.apply(tree.Empty(), tree.Unset)
 }
 
 // isArchive reports whether the first header of a tar file can be read.

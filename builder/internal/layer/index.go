@@ -229,7 +229,12 @@ func keepXattr(name string) bool {
 // Apply returns the Tree that the layer makes of prev. Parents that are links are followed inside the
 // root, missing ones are made; whiteouts act on what prev has, never on the layer's own entries.
 func (x *Index) Apply(prev *tree.Tree) (*tree.Tree, error) {
-	a := applier{e: prev.Edit()}
+	return x.apply(prev, 0)
+}
+
+// apply is Apply; made is the time of directories that have no header.
+func (x *Index) apply(prev *tree.Tree, made int64) (*tree.Tree, error) {
+	a := applier{e: prev.Edit(), made: made}
 	if x.whiteouts {
 		a.written = map[string]bool{}
 	}
@@ -242,7 +247,8 @@ func (x *Index) Apply(prev *tree.Tree) (*tree.Tree, error) {
 }
 
 type applier struct {
-	e *tree.Editor
+	e    *tree.Editor
+	made int64 // time of missing parents
 	// written are the paths of this layer and the directories above them, kept only if it has whiteouts.
 	written map[string]bool
 	// lastDir and lastReal remember the parent that was resolved last: entries come directory by directory.
@@ -314,7 +320,7 @@ func (a *applier) mkdirAll(p string) error {
 		if old := a.e.Lookup(done); old != nil {
 			continue
 		}
-		if err := a.e.Put(done, tree.NewDir(tree.Meta{Mode: 0o755})); err != nil {
+		if err := a.e.Put(done, tree.NewDir(tree.Meta{Mode: 0o755, MTime: a.made})); err != nil {
 			return err
 		}
 	}

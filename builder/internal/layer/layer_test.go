@@ -322,7 +322,7 @@ func TestWriteAndReadBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, changes, err := tree.Canon(before, tr, nil)
+			_, changes, err := tree.Canon(before, tr, tree.Times{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -123,13 +123,17 @@ func (e *Editor) Apply(c Change) error {
 // a layer, and those changes. It differs from next where a layer cannot tell: times of directories
 // with no change below them stay as they were. Every instruction's result goes through
 // it, so that a Tree is the same whether an instruction ran or its layer came out of a cache.
-// Changes of which ignore, if it is not nil, says true are left out.
-func Canon(prev, next *Tree, ignore func(p string) bool) (*Tree, []Change, error) {
+// No time in the changes is newer than times allow, that of an unchanged parent included. Changes of which ignore, if
+// it is not nil, says true are left out.
+func Canon(prev, next *Tree, times Times, ignore func(p string) bool) (*Tree, []Change, error) {
 	var changes []Change
 	e := prev.Edit()
 	err := Diff(prev, next, func(c Change) error {
 		if ignore != nil && ignore(c.Path) {
 			return nil
+		}
+		if c.Inode != nil {
+			c.Inode = times.clamp(c.Inode)
 		}
 		changes = append(changes, c)
 		return e.Apply(c)

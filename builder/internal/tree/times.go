@@ -2,7 +2,13 @@
 
 package tree
 
-import "time"
+import (
+	"math"
+	"time"
+)
+
+// Unset is the MTime of a directory that an archive has files below but no entry of: nothing gave it a time, mode or owner.
+const Unset = math.MinInt64
 
 // Times says which times the files of new layers have.
 type Times struct {
@@ -16,6 +22,17 @@ func (t Times) Of(sec int64) int64 {
 		return min(sec, t.Epoch.Unix())
 	}
 	return sec
+}
+
+// clamp returns an inode whose time is not too new. Only directories, which have one name, can need another: all else
+// has its time from whoever made it.
+func (t Times) clamp(ino *Inode) *Inode {
+	if ino.Type != Dir || t.Of(ino.MTime) == ino.MTime {
+		return ino
+	}
+	m := ino.Meta
+	m.MTime = t.Of(ino.MTime)
+	return ino.With(m)
 }
 
 // Now is the time of what the builder itself makes.

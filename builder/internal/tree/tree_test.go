@@ -135,14 +135,14 @@ func TestDiff(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			prev := build(t, base)
 			next := change(t, prev, tt.edit)
-			canon, changes, err := Canon(prev, next, nil)
+			canon, changes, err := Canon(prev, next, Times{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if d := cmp.Diff(tt.want, describe(changes)); d != "" {
 				t.Errorf("changes (-want +got):\n%s", d)
 			}
-			_, again, err := Canon(canon, next, nil)
+			_, again, err := Canon(canon, next, Times{}, nil)
 			if err != nil || len(again) != 0 {
 				t.Errorf("after applying the changes Diff still finds %q, %v", describe(again), err)
 			}
@@ -219,11 +219,11 @@ func TestAccounts(t *testing.T) {
 	accounts := []struct{ spec, want string }{
 		{"", "0:0 [0 50] /root"},
 		{"root", "0:0 [0 50] /root"},
-		{"app", "1000:1001 [50] /home/app"},
-		{"1000", "1000:1001 [50] /home/app"},
-		{"4242", "4242:0 [] /"},
-		{"4242:77", "4242:77 [] /"},
-		{"app:extra", "1000:50 [] /home/app"},
+		{"app", "1000:1001 [1001 50] /home/app"},
+		{"1000", "1000:1001 [1001 50] /home/app"},
+		{"4242", "4242:0 [0] /"},
+		{"4242:77", "4242:77 [77] /"},
+		{"app:extra", "1000:50 [50] /home/app"},
 		{"nobody", "error"},
 		{"app:nogroup", "error"},
 	}

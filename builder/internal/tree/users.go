@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,7 +20,7 @@ const accountFileLimit = 10 << 20
 // Account is whom a RUN runs as.
 type Account struct {
 	UID, GID uint32
-	// Groups are the supplementary groups.
+	// Groups are the supplementary groups, GID among them as runtimes have it.
 	Groups []uint32
 	// Home is the home directory in /etc/passwd, "/" if there is none.
 	Home string
@@ -45,9 +46,12 @@ func (t *Tree) Account(spec string) (Account, error) {
 	if a.Home == "" {
 		a.Home = "/"
 	}
+	a.Groups = []uint32{a.GID}
 	if !strings.Contains(spec, ":") {
 		for _, g := range u.Sgids {
-			a.Groups = append(a.Groups, uint32(g))
+			if !slices.Contains(a.Groups, uint32(g)) {
+				a.Groups = append(a.Groups, uint32(g))
+			}
 		}
 	}
 	return a, nil
