@@ -63,7 +63,7 @@ func (r *run) link(ctx context.Context, op plan.Copy, before *tree.Tree) (*tree.
 	if err != nil {
 		return nil, nil, err
 	}
-	_, changes, err := tree.Canon(tree.Empty(), linked, nil)
+	_, changes, err := tree.Canon(tree.Empty(), linked, r.x.times, nil)
 	if err != nil {
 		return nil, nil, err
 	}

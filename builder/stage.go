@@ -31,11 +31,9 @@ func (x *executor) stage(ctx context.Context, s *stage) error {
 	if err := x.waitFor(ctx, &s.Base); err != nil {
 		return err
 	}
-	number := 1
-	if s.Base == (plan.Source{}) {
-		number = 0 // scratch does not count
+	if err := r.from(ctx); err != nil {
+		return x.file.Wrap(s.Location, &instructionError{text: "FROM " + s.BaseName, err: err})
 	}
-	x.Log.Start(s.label, number, s.Total, "FROM "+s.BaseName).Done("")
 	for _, in := range s.Instructions {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -45,6 +43,36 @@ func (x *executor) stage(ctx context.Context, s *stage) error {
 		}
 	}
 	s.result = r.tree
+	return nil
+}
+
+// from begins the stage. What a named context brings is a layer of the image like any other.
+func (r *run) from(ctx context.Context) error {
+	s := r.stage
+	number := 1
+	if s.Base == (plan.Source{}) {
+		number = 0 // scratch does not count
+	}
+	log := r.x.Log.Start(s.label, number, s.Total, "FROM "+s.BaseName)
+	if s.Base.Context == nil {
+		log.Done("")
+		return nil
+	}
+	t, err := r.x.contextOf(ctx, s.Base.Context)
+	if err != nil {
+		return err
+	}
+	var changes []tree.Change
+	if r.tree, changes, err = tree.Canon(tree.Empty(), t, r.x.times, nil); err != nil {
+		return err
+	}
+	log.Done(summary(changes))
+	in := &plan.Instruction{Text: "FROM " + s.BaseName, Location: s.Location, History: "FROM " + s.BaseName}
+	st := &step{Instruction: in, created: time.Now()}
+	s.steps = append(s.steps, st)
+	if s.keeps {
+		st.layer = r.x.layers.add(r, in, changes, log)
+	}
 	return nil
 }
 
@@ -142,7 +170,7 @@ func (r *run) operate(ctx context.Context, in *plan.Instruction, before *tree.Tr
 	if err != nil {
 		return nil, nil, err
 	}
-	return tree.Canon(before, after, ignore)
+	return tree.Canon(before, after, r.x.times, ignore)
 }
 
 // below returns a function that tells whether a path is one of those given, which are absolute, or lies below one.

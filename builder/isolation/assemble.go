@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,8 +41,14 @@ func (a *assembly) assemble(fs FS) error {
 		return err
 	}
 	// The directories that every container has stay in the root, as with other builders.
+	// Unless something else is mounted below them: then the others, too, take one away that they had to make.
 	for _, d := range []string{"proc", "dev", "sys"} {
-		if err := a.mountPoint(d); err != nil {
+		keep := func(string) {}
+		if a.proc.mountsBelow(d) {
+			keep = func(stub string) { a.stubs = append(a.stubs, stub) }
+			a.binds = append(a.binds, d)
+		}
+		if err := a.mountPoint(d, keep); err != nil {
 			return err
 		}
 	}
@@ -102,8 +109,8 @@ func mountOverlay(fs FS) error {
 
 // mountPoint makes d a directory to mount on. A link is refused, as runc does: what the
 // image calls /proc must be what the process finds there.
-func (a *assembly) mountPoint(d string) error {
-	if err := a.root.ensure(d, true, func(string) {}); err != nil {
+func (a *assembly) mountPoint(d string, made func(string)) error {
+	if err := a.root.ensure(d, true, made); err != nil {
 		return err
 	}
 	st, err := a.root.stat(d)
@@ -176,8 +183,8 @@ func (a *assembly) pivot() error {
 // through the mounted root and not its upper directory, so that a file deleted in
 // an earlier layer stays deleted.
 func (a *assembly) takeApart() error {
-	for _, b := range a.binds {
-		// Not there any more when the command moved things about.
+	for _, b := range slices.Backward(a.binds) {
+		// What is on top of others goes first. Not there any more when the command moved things about.
 		_ = a.root.with(b, func(handle string) error { return unix.Unmount(handle, unix.MNT_DETACH) })
 	}
 	return a.root.removeStubs(a.stubs)

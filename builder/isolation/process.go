@@ -147,6 +147,21 @@ type Process struct {
 	Timeout time.Duration
 }
 
+// mountsBelow reports whether something of p's own is mounted below a directory of the root.
+func (p Process) mountsBelow(dir string) bool {
+	for _, f := range p.Files {
+		if strings.HasPrefix(f.Path, "/"+dir+"/") {
+			return true
+		}
+	}
+	for _, m := range p.Mounts {
+		if strings.HasPrefix(m.Target, "/"+dir+"/") {
+			return true
+		}
+	}
+	return false
+}
+
 func (p Process) validate() error {
 	if len(p.Args) == 0 {
 		return fmt.Errorf("process: no command")

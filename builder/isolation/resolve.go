@@ -117,8 +117,8 @@ func (r inRoot) stat(real string) (unix.Stat_t, error) {
 }
 
 // ensure makes real a directory or an empty file if it does not exist, and its
-// missing parents. It calls made before each, parents first, and leaves
-// the times of the directories it writes to as they were.
+// missing parents. It calls made before each, parents first. The directories it writes
+// to have the time of now afterwards, as with other builders; by itself that is no change for a layer.
 func (r inRoot) ensure(real string, dir bool, made func(string)) error {
 	parent := ""
 	components := strings.Split(real, "/")
@@ -127,7 +127,7 @@ func (r inRoot) ensure(real string, dir bool, made func(string)) error {
 		_, err := r.stat(name)
 		if errors.Is(err, unix.ENOENT) {
 			made(name)
-			err = r.make(parent, name, dir || i < len(components)-1)
+			err = r.make(name, dir || i < len(components)-1)
 		}
 		if err != nil {
 			return fmt.Errorf("mount point /%s: %w", name, err)
@@ -137,17 +137,15 @@ func (r inRoot) ensure(real string, dir bool, made func(string)) error {
 	return nil
 }
 
-func (r inRoot) make(parent, name string, dir bool) error {
-	return r.keepTimes(parent, func() error {
-		if dir {
-			return unix.Mkdirat(r.fd, name, 0o755)
-		}
-		fd, err := unix.Openat(r.fd, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o644)
-		if err != nil {
-			return err
-		}
-		return unix.Close(fd)
-	})
+func (r inRoot) make(name string, dir bool) error {
+	if dir {
+		return unix.Mkdirat(r.fd, name, 0o755)
+	}
+	fd, err := unix.Openat(r.fd, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
 }
 
 // keepTimes undoes what change does to the times of dir.

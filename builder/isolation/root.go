@@ -190,7 +190,7 @@ func (r *overlayRoot) Run(ctx context.Context, t *tree.Tree, p Process) (*tree.T
 	if err != nil {
 		return nil, err
 	}
-	next, _, err := tree.Canon(t, raw, nil)
+	next, _, err := tree.Canon(t, raw, r.ns.times, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -300,7 +300,7 @@ func (r *plainRoot) Run(ctx context.Context, t *tree.Tree, p Process) (*tree.Tre
 	if err != nil {
 		return nil, err
 	}
-	next, _, err := tree.Canon(t, raw, nil)
+	next, _, err := tree.Canon(t, raw, r.ns.times, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -270,7 +270,7 @@ func TestWalk(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			next, changes, err := tree.Canon(prev, raw, nil)
+			next, changes, err := tree.Canon(prev, raw, tree.Times{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -319,7 +319,7 @@ func TestRandomTreesRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 		rec = next
-		canon, _, err := tree.Canon(prev, raw, nil)
+		canon, _, err := tree.Canon(prev, raw, tree.Times{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
