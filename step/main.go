@@ -41,7 +41,11 @@ func run(status isolation.Status) int {
 	log := newLogger(cfg.Log)
 	ctx, stop := untilSignal(context.Background())
 	defer stop()
-	if err := build(ctx, cfg, status, log); err != nil {
+	mode := build
+	if cfg.Mode == config.ModeCheck {
+		mode = check
+	}
+	if err := mode(ctx, cfg, status, log); err != nil {
 		return fail(ctx, cfg, log, err)
 	}
 	return 0
@@ -87,6 +91,46 @@ func build(ctx context.Context, cfg *config.Config, status isolation.Status, log
 		return &resultsError{err}
 	}
 	return nil
+}
+
+// check carries out mode check: the report goes to standard error for people, and to LINT.json.
+func check(ctx context.Context, cfg *config.Config, status isolation.Status, log *zap.Logger) error {
+	out := outputs(cfg)
+	if err := errors.Join(out.RemoveStale(), out.Probe()); err != nil {
+		return &resultsError{err}
+	}
+	b, err := newBuilder(cfg, status, log)
+	if err != nil {
+		return err
+	}
+	defer b.Registry.Close()
+	report, err := b.Check(ctx, request(cfg))
+	if err != nil {
+		return err
+	}
+	if err := results.WriteLint(cfg.ResultsDir, report.JSON); err != nil {
+		return &resultsError{err}
+	}
+	for line := range strings.Lines(report.Text) {
+		log.Info(strings.TrimSuffix(line, "\n"))
+	}
+	if report.Err != nil {
+		return report.Err
+	}
+	if report.Warnings > 0 {
+		return &lintError{report.Warnings}
+	}
+	return nil
+}
+
+// lintError is a Dockerfile that can be built but about which build checks have something to say.
+type lintError struct{ n int }
+
+func (e *lintError) Error() string {
+	if e.n == 1 {
+		return "1 build check has something to say, see above"
+	}
+	return fmt.Sprintf("%d build checks have something to say, see above", e.n)
 }
 
 // resultsError is a result that could not be written.
@@ -148,8 +192,11 @@ func exitCode(ctx context.Context, err error) int {
 		sig *signalError
 		res *resultsError
 		cfg *configError
+		lnt *lintError
 	)
 	switch {
+	case errors.As(err, &lnt):
+		return builder.ExitDockerfile
 	case errors.As(context.Cause(ctx), &sig):
 		return 128 + int(sig.sig)
 	case errors.As(err, &res):
