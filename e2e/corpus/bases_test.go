@@ -3,9 +3,22 @@
 package corpus
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
@@ -16,5 +29,166 @@ func bases(ctx context.Context) (map[string]v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]v1.Image{"BASE": busybox}, nil
+	images := map[string]v1.Image{"BASE": busybox}
+	for name, make := range map[string]func(v1.Image) (v1.Image, error){
+		"CONFIGURED": configured, "LAYERED": layered, "MANY": many, "ZSTD": zstandard, "MEMBERS": members, "DOCKERTYPES": dockerTypes,
+	} {
+		if images[name], err = make(busybox); err != nil {
+			return nil, fmt.Errorf("base %s: %w", name, err)
+		}
+	}
+	return images, nil
 }
+
+// at is the time of everything in the bases.
+var at = time.Unix(1690000000, 0)
+
+// configured has everything in its configuration that a base may have.
+func configured(busybox v1.Image) (v1.Image, error) {
+	config, err := busybox.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	config = config.DeepCopy()
+	config.Author, config.Created = "base's author", v1.Time{Time: at}
+	config.History = []v1.History{{Created: v1.Time{Time: at}, CreatedBy: "base layer", Comment: "by hand"}, {Created: v1.Time{Time: at}, CreatedBy: "base setting", EmptyLayer: true}}
+	config.Config = v1.Config{
+		Env: []string{"PATH=/opt:/bin", "BASE=env", "OTHER=x"}, User: "nobody", WorkingDir: "/tmp", Cmd: []string{"base-cmd"}, Entrypoint: []string{"base-entry"},
+		Labels: map[string]string{"base": "label", "both": "base"}, Volumes: map[string]struct{}{"/base-volume": {}}, ExposedPorts: map[string]struct{}{"1/tcp": {}},
+		StopSignal: "SIGUSR1", Shell: []string{"/bin/ash", "-c"}, Healthcheck: &v1.HealthConfig{Test: []string{"CMD", "true"}, Interval: time.Second, Retries: 2},
+		OnBuild: []string{"LABEL onbuild=fired", "RUN echo $BASE > /tmp/onbuild"}, Hostname: "dropped", Domainname: "dropped", ArgsEscaped: true,
+	}
+	return mutate.ConfigFile(busybox, config)
+}
+
+// layered has upper layers that remove and hide what lower ones have. A hard link to a lower layer's file is not among them:
+// BuildKit's own unpacking fails on it.
+func layered(busybox v1.Image) (v1.Image, error) {
+	lower, err := layer(types.OCILayer, nil,
+		tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "d/kept", Typeflag: tar.TypeReg, Mode: 0o644}, tar.Header{Name: "d/gone", Typeflag: tar.TypeReg, Mode: 0o644},
+		tar.Header{Name: "o/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "o/hidden", Typeflag: tar.TypeReg, Mode: 0o644}, tar.Header{Name: "f", Typeflag: tar.TypeReg, Mode: 0o600, Uid: 5, Gid: 6})
+	if err != nil {
+		return nil, err
+	}
+	upper, err := layer(types.OCILayer, nil,
+		tar.Header{Name: "d/.wh.gone", Typeflag: tar.TypeReg}, tar.Header{Name: "o/.wh..wh..opq", Typeflag: tar.TypeReg}, tar.Header{Name: "o/shown", Typeflag: tar.TypeReg, Mode: 0o644},
+		tar.Header{Name: "no/dir/header", Typeflag: tar.TypeReg, Mode: 0o644})
+	if err != nil {
+		return nil, err
+	}
+	return mutate.AppendLayers(busybox, lower, upper)
+}
+
+// many has more layers than one old mount call takes.
+func many(busybox v1.Image) (v1.Image, error) {
+	layers := make([]v1.Layer, 60)
+	for i := range layers {
+		var err error
+		if layers[i], err = layer(types.OCILayer, nil, tar.Header{Name: fmt.Sprintf("layer-%02d", i), Typeflag: tar.TypeReg, Mode: 0o644}); err != nil {
+			return nil, err
+		}
+	}
+	return mutate.AppendLayers(busybox, layers...)
+}
+
+// zstandard has a layer of two zstd frames.
+func zstandard(busybox v1.Image) (v1.Image, error) {
+	l, err := layer(types.OCILayerZStd, func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) }, tar.Header{Name: "zstd", Typeflag: tar.TypeReg, Mode: 0o644})
+	if err != nil {
+		return nil, err
+	}
+	return mutate.AppendLayers(busybox, l)
+}
+
+// members has a layer of two gzip members.
+func members(busybox v1.Image) (v1.Image, error) {
+	l, err := layer(types.OCILayer, func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }, tar.Header{Name: "members", Typeflag: tar.TypeReg, Mode: 0o644})
+	if err != nil {
+		return nil, err
+	}
+	return mutate.AppendLayers(busybox, l)
+}
+
+// dockerTypes has Docker's media types.
+func dockerTypes(busybox v1.Image) (v1.Image, error) {
+	layers, err := busybox.Layers()
+	if err != nil {
+		return nil, err
+	}
+	rc, err := layers[0].Compressed()
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(rc)
+	if err != nil {
+		return nil, err
+	}
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }, tarball.WithMediaType(types.DockerLayer))
+	if err != nil {
+		return nil, err
+	}
+	image, err := mutate.AppendLayers(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.DockerManifestSchema2), types.DockerConfigJSON), l)
+	if err != nil {
+		return nil, err
+	}
+	config, err := image.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	config.OS, config.Architecture = "linux", runtime.GOARCH
+	return mutate.ConfigFile(image, config)
+}
+
+// layer makes a layer of headers; a regular file's content is its name. A compressor that is given cuts the tar in two parts,
+// each compressed for itself.
+func layer(mediaType types.MediaType, compress func(io.Writer) (io.WriteCloser, error), headers ...tar.Header) (v1.Layer, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range headers {
+		h.ModTime = at
+		content := []byte(h.Name)
+		if h.Typeflag != tar.TypeReg {
+			content = nil
+		}
+		h.Size = int64(len(content))
+		if err := w.WriteHeader(&h); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(content); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	if compress == nil {
+		return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil }, tarball.WithMediaType(mediaType))
+	}
+	diffID, _, err := v1.SHA256(bytes.NewReader(b.Bytes()))
+	if err != nil {
+		return nil, err
+	}
+	var parts bytes.Buffer
+	for _, part := range [][]byte{b.Bytes()[:700], b.Bytes()[700:]} {
+		z, err := compress(&parts)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := z.Write(part); err != nil {
+			return nil, err
+		}
+		if err := z.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return compressed{static.NewLayer(parts.Bytes(), mediaType), diffID}, nil
+}
+
+// compressed is a layer of compressed bytes that knows what they are uncompressed.
+type compressed struct {
+	v1.Layer
+	diffID v1.Hash
+}
+
+// DiffID implements v1.Layer.
+func (c compressed) DiffID() (v1.Hash, error) { return c.diffID, nil }

@@ -45,8 +45,8 @@ func TestCorpus(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &runner{
-		world:       newWorld(t, binary, slices.ContainsFunc(all, func(c testCase) bool { return c.options.debian })),
-		differences: readDifferences(t), slots: make(chan struct{}, 2), results: map[string]result{},
+		world: newWorld(t, binary, slices.ContainsFunc(all, func(c testCase) bool { return c.options.debian })),
+		begun: time.Now().Truncate(time.Second), differences: readDifferences(t), slots: make(chan struct{}, 2), results: map[string]result{},
 	}
 	if *update || *buildkit != "" {
 		daemon := testenv.NewBuildKit(t, "../../.ci/tool", r.registry.Host)
@@ -68,10 +68,12 @@ func TestCorpus(t *testing.T) {
 // runner builds cases and keeps what came of them.
 type runner struct {
 	*world
+	begun       time.Time // before the first build: layers may be older than the build that they end up in
 	buildkit    *testenv.BuildKit
 	differences []expected
 	slots       chan struct{} // two builds at a time
 
+	oracle  sync.Mutex // one build by BuildKit at a time
 	mu      sync.Mutex
 	results map[string]result
 }
@@ -184,7 +186,7 @@ func (r *runner) byUs(t *testing.T, c testCase, p place) outcome {
 				delete(env, k) // a variable of a later version is unknown even when it is empty
 			}
 		}
-		d := describer{begun: time.Now().Truncate(time.Second), base: r.layers, hide: r.hide()}
+		d := describer{begun: r.begun, base: r.layers, hide: r.hide()}
 		if withEpoch {
 			env["SOURCE_DATE_EPOCH"], d.epoch = strconv.Itoa(epoch), time.Unix(epoch, 0)
 		}

@@ -113,7 +113,9 @@ func (d describer) describeConfig(image v1.Image, r *description) error {
 			if err := json.Unmarshal(all[k], &t); err != nil {
 				return err
 			}
-			fmt.Fprintf(&b, "created %s\n", d.time(t))
+			if !t.IsZero() { // BuildKit writes null for no time
+				fmt.Fprintf(&b, "created %s\n", d.time(t))
+			}
 		case "config":
 			var fields map[string]any
 			if err := json.Unmarshal(all[k], &fields); err != nil {

@@ -23,6 +23,8 @@ var passing = regexp.MustCompile(`[a-z0-9]{25}::[a-z0-9]{25}|sha256:[0-9a-f]{64}
 // byBuildKit builds a case with BuildKit, twice.
 func (r *runner) byBuildKit(t *testing.T, c testCase, p place) outcome {
 	t.Helper()
+	r.oracle.Lock()
+	defer r.oracle.Unlock()
 	o := outcome{}
 	if c.options.debian {
 		o.debian = r.debian
@@ -55,7 +57,7 @@ func (r *runner) byBuildKit(t *testing.T, c testCase, p place) outcome {
 		for _, secret := range c.options.secrets {
 			s.Secrets = append(s.Secrets, strings.ReplaceAll(secret, "src=", "src="+p.context+"/"))
 		}
-		d := describer{begun: time.Now().Truncate(time.Second), base: r.layers, hide: r.hide()}
+		d := describer{begun: r.begun, base: r.layers, hide: r.hide()}
 		if withEpoch {
 			s.Options["build-arg:SOURCE_DATE_EPOCH"], d.epoch = strconv.Itoa(epoch), time.Unix(epoch, 0)
 		}

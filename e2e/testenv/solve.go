@@ -25,7 +25,7 @@ type Solve struct {
 	Destination string
 }
 
-// Solve builds without cache and pushes. When the build fails the error is BuildKit's, without "failed to solve:".
+// Solve builds without cache and pushes; one build at a time, so that none sees what another one left. When the build fails the error is BuildKit's, without "failed to solve:".
 func (b BuildKit) Solve(ctx context.Context, s Solve) error {
 	directory, name := s.Context, "Dockerfile"
 	if i := strings.LastIndexByte(s.Dockerfile, '/'); i >= 0 {
@@ -49,6 +49,10 @@ func (b BuildKit) Solve(ctx context.Context, s Solve) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, buildLimit)
 	defer cancel()
+	// What was received of another build's directories would be the beginning of what is received for this one, with its times.
+	if out, err := exec.CommandContext(ctx, b.client, "--addr", b.address, "prune", "--filter", "type==source.local").CombinedOutput(); err != nil {
+		return fmt.Errorf("buildctl prune: %w\n%s", err, out)
+	}
 	cmd := exec.CommandContext(ctx, b.client, args...)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
