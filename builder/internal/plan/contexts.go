@@ -66,19 +66,19 @@ func (p *planner) findContext(name string, platform ocispec.Platform) (NamedCont
 }
 
 // replaceStage lets a named context take the place of a stage, with all that is in it.
-func (p *planner) replaceStage(n *node, alias string) (bool, error) {
+func (p *planner) replaceStage(n *node, alias string) bool {
 	if alias == "" {
-		return false, nil
+		return false
 	}
 	platform := p.req.Platform
 	if n.platform != nil {
 		platform = *n.platform
 	}
 	found, ok := p.findContext(alias, platform)
-	if !ok {
-		return false, nil
+	if ok {
+		n.unusable = n.bind(found)
 	}
-	return true, n.bind(found)
+	return ok
 }
 
 // replaceImage lets a named context take the place of an image.

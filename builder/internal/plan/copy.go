@@ -20,7 +20,8 @@ import (
 
 // transfer is what COPY and ADD have in common while they are planned.
 type transfer struct {
-	name         string
+	// stage is what --from says, for people.
+	name, stage  string
 	from         instructions.SourcesAndDest
 	chown, chmod string
 	// op is the result.
@@ -28,21 +29,9 @@ type transfer struct {
 }
 
 func (s *stageState) copy(c *instructions.CopyCommand, in *Instruction) error {
-	t := &transfer{name: "COPY", from: c.SourcesAndDest, chown: c.Chown, chmod: c.Chmod}
+	t := &transfer{name: "COPY", stage: c.From, from: c.SourcesAndDest, chown: c.Chown, chmod: c.Chmod}
 	t.op = Copy{Link: c.Link, Parents: c.Parents, Exclude: c.ExcludePatterns}
-	if err := s.transfer(t, in); err != nil {
-		return err
-	}
-	if s.at.from == nil {
-		return nil
-	}
-	from, err := s.copySource(c.From)
-	if err != nil {
-		return err
-	}
-	t.op.From = from
-	in.Op = t.op
-	return nil
+	return s.transfer(t, in)
 }
 
 func (s *stageState) add(c *instructions.AddCommand, in *Instruction) error {
@@ -55,11 +44,16 @@ func (s *stageState) add(c *instructions.AddCommand, in *Instruction) error {
 	return s.transfer(t, in)
 }
 
-// transfer plans a COPY or ADD from the build context and writes the history entry.
+// transfer plans a COPY or ADD and writes the history entry.
 func (s *stageState) transfer(t *transfer, in *Instruction) error {
 	sources, dest, err := s.expandTransfer(t)
 	if err != nil {
 		return err
+	}
+	if s.at.from != nil {
+		if t.op.From, err = s.copySource(t.stage); err != nil {
+			return err
+		}
 	}
 	if err := t.check(sources); err != nil {
 		return err

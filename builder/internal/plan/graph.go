@@ -38,6 +38,8 @@ type node struct {
 	// replaced says that a named context takes the place of this very stage, named that
 	// one takes the place of an image.
 	replaced, named bool
+	// unusable is what is wrong with that context, which matters only if it is needed.
+	unusable error
 	// platform is nil unless FROM says --platform.
 	platform  *ocispec.Platform
 	declared  []instructions.Command
@@ -104,7 +106,10 @@ func (p *planner) linkNodes() error {
 			n.commands = append(n.commands, linked)
 		}
 	}
-	return p.checkCycles()
+	if err := p.checkCycles(); err != nil {
+		return err
+	}
+	return p.badName
 }
 
 func (p *planner) newNode(index int, stage instructions.Stage) (*node, error) {
@@ -133,8 +138,8 @@ func (p *planner) newNode(index int, stage instructions.Stage) (*node, error) {
 			return nil, err
 		}
 	}
-	if n.replaced, err = p.replaceStage(n, stage.Name); err != nil || n.replaced {
-		return n, err
+	if n.replaced = p.replaceStage(n, stage.Name); n.replaced {
+		return n, nil
 	}
 	// Only stages above count: a name further down is an image's here.
 	n.base = p.byName[n.baseName]
@@ -192,7 +197,7 @@ func (p *planner) link(cmd instructions.Command, flags []string) (command, error
 	case *instructions.CopyCommand:
 		linked.from, err = p.linkCopy(c)
 	case *instructions.RunCommand:
-		linked.mounts, err = p.linkMounts(c)
+		linked.mounts = p.linkMounts(c)
 	}
 	return linked, err
 }
@@ -214,44 +219,42 @@ func (p *planner) linkCopy(c *instructions.CopyCommand) (*node, error) {
 		}
 		return p.nodes[index], nil
 	}
-	return p.byNameOrImage(c.From, c.Location())
+	return p.byNameOrImage(c.From, c.Location()), nil
 }
 
 // linkMounts looks up what mounts are from. Unlike in COPY a number is no index
 // of a stage. The type of a mount may still be a variable, so even one that has no use for it is linked.
-func (p *planner) linkMounts(c *instructions.RunCommand) ([]*node, error) {
+func (p *planner) linkMounts(c *instructions.RunCommand) []*node {
 	mounts := instructions.GetMounts(c)
 	if len(mounts) == 0 {
-		return nil, nil
+		return nil
 	}
 	nodes := make([]*node, len(mounts))
 	for i, m := range mounts {
 		if m.From == "" {
 			continue
 		}
-		var err error
-		if nodes[i], err = p.byNameOrImage(m.From, c.Location()); err != nil {
-			return nil, err
-		}
+		nodes[i] = p.byNameOrImage(m.From, c.Location())
 	}
-	return nodes, nil
+	return nodes
 }
 
-// byNameOrImage is the stage of that name, else the image.
-func (p *planner) byNameOrImage(name string, location []parser.Range) (*node, error) {
+// byNameOrImage is the stage of that name, else the image. A name that cannot
+// be an image's is remembered: a circle of stages is the greater mistake.
+func (p *planner) byNameOrImage(name string, location []parser.Range) *node {
 	if n, ok := p.byName[strings.ToLower(name)]; ok {
-		return n, nil
+		return n
 	}
 	if n, ok := p.foreign[name]; ok {
-		return n, nil
+		return n
 	}
 	ref, err := imageRef(name)
-	if err != nil {
-		return nil, err
+	if err != nil && p.badName == nil {
+		p.badName = p.file.Wrap(location, err)
 	}
 	n := &node{index: -1, name: name, baseName: name, ref: ref, location: location}
 	p.foreign[name] = n
-	return n, nil
+	return n
 }
 
 // checkCycles refuses stages that copy from each other in a circle, whether

@@ -52,6 +52,8 @@ type planner struct {
 	contexts map[string]NamedContext
 	// foreign are images that only COPY --from and mounts name, by that name.
 	foreign map[string]*node
+	// badName is the first of them that cannot be the name of an image.
+	badName error
 	byName  map[string]*node
 	images  map[imageKey]*Image
 	spent   int

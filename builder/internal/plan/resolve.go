@@ -66,6 +66,9 @@ func (p *planner) resolve(ctx context.Context, reached map[*node]bool) error {
 	wanted := map[imageKey]*node{}
 	nodes := p.inOrder(reached)
 	for _, n := range nodes {
+		if n.unusable != nil {
+			return p.file.Wrap(n.location, n.unusable)
+		}
 		if n.ref == "" || n.image != nil {
 			continue
 		}
@@ -202,7 +205,7 @@ func (p *planner) warnPlatform(n *node, want ocispec.Platform) {
 	}
 	rule := &linter.RuleInvalidBaseImagePlatform
 	message := rule.Format(n.baseName, platforms.FormatAll(platforms.Normalize(want)), platforms.FormatAll(platforms.Normalize(got)))
-	p.lint.WithMergedConfigFromComments(n.comments).Run(rule, n.location, message)
+	p.lint.Run(rule, n.location, message) // a comment above FROM does not skip this one in BuildKit either
 }
 
 // insertTriggers puts the ONBUILD instructions of a node's base before its own
@@ -258,6 +261,9 @@ func (p *planner) parseTrigger(trigger string, from []parser.Range) (command, er
 		return command{}, err
 	}
 	linked, err := p.link(cmd, instruction.Flags)
+	if err == nil {
+		err = p.badName
+	}
 	linked.onBuild = true
 	return linked, err
 }

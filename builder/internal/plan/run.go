@@ -31,7 +31,7 @@ func (s *stageState) run(c *instructions.RunCommand, in *Instruction) error {
 		words = s.withShell(words)
 	}
 	if len(words) == 0 || words[0] == "" {
-		return errors.New("RUN needs a command")
+		return errors.New("RUN needs a command: arguments are required")
 	}
 	switch {
 	case len(instructions.GetDevices(c)) > 0:
