@@ -9,10 +9,10 @@ TESTFLAGS ?=
 # In CI nothing may be skipped: make test NOSKIP=-no-skip
 NOSKIP ?=
 
-.PHONY: help build test lint generate golden fuzz e2e bench demo clean
+.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth oracle full-corpus bench demo clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the static binary, bin/kaniko-go
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/kaniko-go ./step
@@ -24,6 +24,21 @@ test: build ## all tests; what this machine cannot do is skipped with the reason
 e2e: build ## only the tests of the built binary
 	e2e/packages.sh
 	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -json -count=1 -timeout 15m $(TESTFLAGS) ./e2e/... | go run ./e2e/report $(NOSKIP)
+
+e2e-corpus: build ## every Dockerfile of the corpus against what BuildKit made, a fifth of that made anew
+	e2e/packages.sh
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 30m $(TESTFLAGS) ./e2e/corpus -buildkit fifth
+
+corpus-fifth: build ## only that fifth, only by BuildKit: does it still make what the repository says?
+	e2e/packages.sh
+	go test -count=1 -timeout 30m ./e2e/corpus -buildkit fifth -kaniko-go=false
+
+full-corpus: build ## the same with all of it made anew (half an hour)
+	e2e/packages.sh
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 60m $(TESTFLAGS) ./e2e/corpus -buildkit all
+
+oracle: ## plans of random Dockerfiles against BuildKit's own, in a module apart
+	cd e2e/oracle && go vet ./... && go test -count=1 -timeout 10m ./...
 
 lint: ## gofmt, go vet, golangci-lint (compiled once, at a pinned version)
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not gofmted: $$unformatted" >&2; exit 1; }
