@@ -226,6 +226,19 @@ func dryRun(w io.Writer, plans []*plan.Plan) error {
 
 // makePlans makes a plan for each platform.
 func makePlans(ctx context.Context, r Request, src *source, in inputs) ([]*plan.Plan, error) {
+	var plans []*plan.Plan
+	for _, req := range planRequests(r, src, in) {
+		p, err := plan.New(ctx, src.file, req)
+		if err != nil {
+			return nil, err
+		}
+		plans = append(plans, p)
+	}
+	return plans, nil
+}
+
+// planRequests are what the plan of each platform is asked for.
+func planRequests(r Request, src *source, in inputs) []plan.Request {
 	local := localPlatform()
 	req := plan.Request{
 		Target:        r.Target,
@@ -241,19 +254,14 @@ func makePlans(ctx context.Context, r Request, src *source, in inputs) ([]*plan.
 		Ignored:       src.ignored,
 	}
 	if len(r.Platforms) == 0 {
-		p, err := plan.New(ctx, src.file, req)
-		return []*plan.Plan{p}, err
+		return []plan.Request{req}
 	}
-	var plans []*plan.Plan
+	var all []plan.Request
 	for _, platform := range r.Platforms {
 		req.Platform, req.ExplicitPlatform = platform, true
-		p, err := plan.New(ctx, src.file, req)
-		if err != nil {
-			return nil, err
-		}
-		plans = append(plans, p)
+		all = append(all, req)
 	}
-	return plans, nil
+	return all
 }
 
 // source is the Dockerfile and what it is about.
