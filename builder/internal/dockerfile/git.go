@@ -15,14 +15,10 @@ import (
 // repository with a query that cannot be meant; ok is true then.
 func GitSource(source string) (ref *dfgitutil.GitRef, ok bool, err error) {
 	ref, isGit, err := dfgitutil.ParseGitRef(source)
-	switch {
-	case err != nil && isGit:
-		return nil, true, err
-	case err != nil || ref.IndistinguishableFromLocal:
+	if !isGit || ref != nil && ref.IndistinguishableFromLocal {
 		return nil, false, nil
-	default:
-		return ref, true, nil
 	}
+	return ref, true, err
 }
 
 // HTTPSource tells whether ADD fetches a source with HTTP.
