@@ -36,7 +36,7 @@ func (p *planner) warnFromArgs(lint *linter.Linter, expanded dockerfile.Expansio
 			continue
 		}
 		match := ""
-		if len(declared) <= maxSuggest && len(expanded.Undefined) <= maxSuggest {
+		if len(declared) <= maxSuggest && len(expanded.Undefined) <= maxSuggest && len(name) <= maxMistyped {
 			match, _ = suggest.Search(name, declared, true)
 		}
 		rule := &linter.RuleUndefinedArgInFrom

@@ -31,8 +31,9 @@ const (
 	maxPlan = 64 << 20
 	// maxWarnings bounds the build checks reported of what planning finds.
 	maxWarnings = 1000
-	// maxSuggest bounds the names compared with a mistyped one, and their length.
-	maxSuggest = 1000
+	// maxSuggest bounds the names compared with a mistyped one, maxMistyped its length.
+	maxSuggest  = 1000
+	maxMistyped = 100
 )
 
 // planner holds what one call of New knows. Its methods run one after another;
@@ -209,7 +210,7 @@ func (p *planner) spend(bytes int) error {
 
 // didYouMean adds the option nearest to a mistyped name, if one is near.
 func didYouMean(err error, name string, options []string) error {
-	if len(name) > maxSuggest || len(options) > 2*maxSuggest {
+	if len(name) > maxMistyped || len(options) > 2*maxSuggest {
 		return err
 	}
 	return suggest.WrapError(err, name, options, true)
