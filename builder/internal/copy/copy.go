@@ -409,6 +409,12 @@ func (c *copier) mkdirAll(p string) error {
 			continue
 		}
 		m := tree.Meta{Mode: c.chmod.made(), UID: c.uid, GID: c.gid, MTime: c.now}
+		if above := c.edit.Lookup(parent(done)); above.Mode&0o2000 != 0 {
+			m.Mode |= 0o2000 // what a file system does below a set-group-ID directory
+			if !c.chown {
+				m.GID = above.GID
+			}
+		}
 		if err := c.edit.Put(done, tree.NewDir(m)); err != nil {
 			return err
 		}

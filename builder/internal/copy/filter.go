@@ -69,10 +69,13 @@ func (c *copier) withParents(pattern string) error {
 	}
 	wild := strings.ContainsAny(root+rest, `*?[\`)
 	for _, base := range bases {
-		if rest == "" || base.inode.Type != tree.Dir {
+		switch {
+		case rest == "":
 			err = c.copy(base, false)
-		} else {
-			err = c.below(base.inode, rest, wild)
+		case base.inode.Type == tree.Dir:
+			err = c.below(base.inode, rest, !wild)
+		case !wild:
+			err = fs.ErrNotExist
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return &NotFoundError{path.Clean("/" + pattern)}
@@ -84,19 +87,21 @@ func (c *copier) withParents(pattern string) error {
 	return nil
 }
 
-// below copies what a pattern matches below a directory. A pattern with wildcards need not match anything.
-func (c *copier) below(base *tree.Inode, pattern string, wild bool) error {
+// below copies what a pattern matches below a directory. A required one must stand for something, even if that is excluded.
+func (c *copier) below(base *tree.Inode, pattern string, required bool) error {
 	include, err := dockerfile.NewMatcher([]string{pattern})
 	if err != nil {
 		return err
 	}
 	f := included{include: include, exclude: c.req.Exclude, parts: strings.Split(pattern, "/"), passed: map[*tree.Inode]bool{}}
-	dir, found, err := f.dir(base, "", dockerfile.Info{}, dockerfile.Info{})
+	if required {
+		if _, err := physical(base, pattern); err != nil {
+			return err
+		}
+	}
+	dir, _, err := f.dir(base, "", dockerfile.Info{}, dockerfile.Info{})
 	if err != nil {
 		return err
-	}
-	if !found && !wild {
-		return fs.ErrNotExist
 	}
 	p, _, err := c.dest()
 	if err != nil {
@@ -111,6 +116,20 @@ func (c *copier) below(base *tree.Inode, pattern string, wild bool) error {
 		return err
 	}
 	return c.aged(p, base)
+}
+
+// physical looks a path up without following links.
+func physical(dir *tree.Inode, p string) (*tree.Inode, error) {
+	for name := range strings.SplitSeq(p, "/") {
+		if dir.Type != tree.Dir {
+			return nil, fs.ErrNotExist
+		}
+		var err error
+		if dir, err = dir.Child(name); err != nil {
+			return nil, err
+		}
+	}
+	return dir, nil
 }
 
 // included finds what a pattern of --parents matches.

@@ -30,7 +30,8 @@ func (e *NotFoundError) Error() string { return fmt.Sprintf("%q: not found", e.P
 func (e *NotFoundError) Unwrap() error { return fs.ErrNotExist }
 
 // match finds what a source stands for. What leads out of the root is clamped to it. Without wildcards
-// the one thing must exist; with them there may be none.
+// the one thing must exist; with them there may be none, but the
+// directories before the first of them must exist.
 func match(t *tree.Tree, pattern string) ([]found, error) {
 	clean := strings.TrimPrefix(path.Clean("/"+pattern), "/")
 	if !strings.ContainsAny(clean, `*?[\`) {
@@ -51,21 +52,19 @@ func match(t *tree.Tree, pattern string) ([]found, error) {
 	if _, err := path.Match(clean, ""); err != nil {
 		return nil, fmt.Errorf("source %q: %w", pattern, err)
 	}
-	prefix, ino, err := t.Resolve(path.Join(parts[:n]...), true)
-	if err != nil || ino == nil || ino.Type != tree.Dir {
-		return nil, skipNotDir(err)
+	literal := path.Join(parts[:n]...)
+	prefix, ino, err := t.Resolve(literal, true)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, tree.ErrNotDir), err == nil && ino == nil:
+		return nil, &NotFoundError{"/" + literal}
+	case err != nil:
+		return nil, err
+	case ino.Type != tree.Dir:
+		return nil, nil
 	}
 	m := matcher{tree: t}
 	err = m.level(prefix, ino, parts[n:])
 	return m.found, err
-}
-
-// skipNotDir: a pattern below something that is no directory matches nothing.
-func skipNotDir(err error) error {
-	if errors.Is(err, tree.ErrNotDir) {
-		return nil
-	}
-	return err
 }
 
 type matcher struct {
