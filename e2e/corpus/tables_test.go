@@ -14,7 +14,8 @@ import (
 type row struct{ name, text string }
 
 // made is a case of a Dockerfile and its context, which is given as "path: content" lines.
-func made(name, dockerfile, options, setup string, context ...string) testCase {
+func made(name, dockerfile, setup string, context ...string) testCase {
+	options := ""
 	c := testCase{name: name}
 	add := func(path, content string) {
 		if content != "" {
@@ -23,7 +24,7 @@ func made(name, dockerfile, options, setup string, context ...string) testCase {
 	}
 	if rest, ok := strings.CutPrefix(dockerfile, "!fails "); ok {
 		phrase, text, _ := strings.Cut(rest, "\n")
-		options, dockerfile = options+"fails "+phrase+"\n", text
+		options, dockerfile = "fails "+phrase+"\n", text
 	}
 	add("Dockerfile", dockerfile)
 	add("!options", options)
@@ -103,7 +104,7 @@ func expansions() []testCase {
 			}
 			text = "FROM scratch\nENV set=value empty= path=a/b/c/b star=*x\nLABEL v=" + text + "\n"
 		}
-		list = append(list, made("expand-"+r.name, text, "", ""))
+		list = append(list, made("expand-"+r.name, text, ""))
 	}
 	for _, r := range []row{
 		{"add-and-copy", "COPY $dir/${file} /$dest/\nADD ${file} $dest2\n"},
@@ -124,7 +125,7 @@ func expansions() []testCase {
 		{"copy-heredoc", "COPY <<A <<'B' /h/\n$dir ${file}\nA\n$dir\nB\n"},
 		{"arg-default", "ARG x=$dir\nARG y=${x}-$file\nLABEL y=$y\n"},
 	} {
-		list = append(list, made("expand-in-"+r.name, "FROM scratch\nENV dir=sub file=a dest=d dest2=/e u=5 g=6 m=0600 n=9\n"+r.text, "", "", "a", "sub/a: below"))
+		list = append(list, made("expand-in-"+r.name, "FROM scratch\nENV dir=sub file=a dest=d dest2=/e u=5 g=6 m=0600 n=9\n"+r.text, "", "a", "sub/a: below"))
 	}
 	return list
 }
@@ -141,9 +142,24 @@ func destinations() []testCase {
 		{"wildcard-directory", "tre?"},
 	}
 	targets := []row{
-		{"new", "/new"}, {"new-slash", "/new/"}, {"deep", "/x/y/new"}, {"existing", "/dir"}, {"existing-slash", "/dir/"}, {"dot", "."}, {"dot-slash", "./"},
-		{"relative", "rel"}, {"dir-dot", "/dir/."}, {"through-link", "/dirlink/new"}, {"link", "/dirlink"}, {"link-slash", "/dirlink/"},
-		{"dangling", "/dangling"}, {"dangling-slash", "/dangling/"}, {"parent", "../up"}, {"root", "/"}, {"over-file", "/old"}, {"filelink", "/filelink"},
+		{"new", "/new"},
+		{"new-slash", "/new/"},
+		{"deep", "/x/y/new"},
+		{"existing", "/dir"},
+		{"existing-slash", "/dir/"},
+		{"dot", "."},
+		{"dot-slash", "./"},
+		{"relative", "rel"},
+		{"dir-dot", "/dir/."},
+		{"through-link", "/dirlink/new"},
+		{"link", "/dirlink"},
+		{"link-slash", "/dirlink/"},
+		{"dangling", "/dangling"},
+		{"dangling-slash", "/dangling/"},
+		{"parent", "../up"},
+		{"root", "/"},
+		{"over-file", "/old"},
+		{"filelink", "/filelink"},
 		{"out", "/out/hosts"},
 	}
 	// What cannot be done, with BuildKit's words.
@@ -164,7 +180,7 @@ func destinations() []testCase {
 			if phrase := refused[name]; phrase != "" {
 				text = "!fails " + phrase + "\n" + text
 			}
-			list = append(list, made("to-"+name, text, "",
+			list = append(list, made("to-"+name, text,
 				"ln -s file link; ln -s tree dirlink; cd stage; mkdir dir; ln -s dir dirlink; ln -s old filelink; ln -s missing/deeper dangling; ln -s ../../../etc out; mkdir etc; chmod 0711 dir",
 				"file: f", "other: o", "tree/a: a", "tree/sub/b: b", "stage/old: old"))
 		}
@@ -247,7 +263,7 @@ func metadata() []testCase {
 		if !strings.HasPrefix(text, "!fails") {
 			text = "FROM scratch\n" + text
 		}
-		list = append(list, made("meta-"+r.name, text, "", "", "a"))
+		list = append(list, made("meta-"+r.name, text, "", "a"))
 	}
 	return list
 }
@@ -278,7 +294,7 @@ func ownership() []testCase {
 		{"symbolic-conditional", "--chmod=a+X"},
 		{"both", "--chown=user --chmod=0711"},
 	} {
-		list = append(list, made("own-"+r.name, fmt.Sprintf("FROM scratch\nCOPY etc /etc\nCOPY %s tree /made/deep/\nCOPY %s exe /single/exe\n", r.text, r.text), "",
+		list = append(list, made("own-"+r.name, fmt.Sprintf("FROM scratch\nCOPY etc /etc\nCOPY %s tree /made/deep/\nCOPY %s exe /single/exe\n", r.text, r.text),
 			"chmod 0755 exe; chmod 0600 tree/secret; chmod 2750 tree/sub; ln -s a tree/link; mkfifo tree/fifo",
 			"etc/passwd: "+strings.TrimSpace(accounts), "etc/group: root:x:0:\nstaff:x:50:user", "tree/a: a", "tree/secret: s", "tree/sub/b: b", "exe: e"))
 	}
@@ -288,7 +304,7 @@ func ownership() []testCase {
 		{"chown-name-on-scratch", "!fails invalid user index\nFROM scratch\nCOPY --chown=user exe /exe\n"},
 		{"chown-add", "FROM scratch\nADD --chown=3:4 --chmod=0600 exe /d/\n"},
 	} {
-		list = append(list, made("own-"+r.name, r.text, "", "", "exe: e"))
+		list = append(list, made("own-"+r.name, r.text, "", "exe: e"))
 	}
 	return list
 }

@@ -39,7 +39,7 @@ var served = time.Unix(1690000000, 0)
 func newWorld(t *testing.T, binary string, debian bool) *world {
 	t.Helper()
 	testenv.NeedRoot(t)
-	testenv.Need(t, "busybox", "docker-registry", "git")
+	testenv.Need(t, "busybox", "docker-registry", "git", "setcap", "tar", "bzip2", "xz", "zstd")
 	w := &world{registry: testenv.NewRegistry(t, testenv.RegistryOptions{}), binary: binary, args: map[string]string{}, layers: map[v1.Hash]bool{}, root: testenv.Dir(t)}
 	images, err := bases(t.Context())
 	if err != nil {

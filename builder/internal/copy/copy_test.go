@@ -144,6 +144,8 @@ func TestApply(t *testing.T) {
 		{name: "parents, missing", paths: []string{"dir/nope"}, parents: true, dest: "/n", err: `"/dir/nope": not found`},
 
 		{name: "missing", paths: []string{"nope/x"}, dest: "/", err: `"/nope/x": not found`},
+		{name: "wildcard below a missing directory", paths: []string{"nope/*"}, dest: "/", err: `"/nope": not found`},
+		{name: "parents below a file", paths: []string{"file/./x"}, parents: true, dest: "/", err: `"/file/x": not found`},
 		{name: "broken link", paths: []string{"broken"}, dest: "/", err: `"/broken": not found`},
 		{name: "directory over file", paths: []string{"dir"}, dest: "/plain", err: "cannot copy to non-directory: /plain"},
 		{name: "file with slash over file", paths: []string{"file"}, dest: "/plain/", err: "cannot copy to non-directory: /plain/"},
