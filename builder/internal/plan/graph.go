@@ -144,8 +144,8 @@ func (p *planner) newNode(index int, stage instructions.Stage) (*node, error) {
 	// Only stages above count: a name further down is an image's here.
 	n.base = p.byName[n.baseName]
 	if n.base == nil {
-		if n.ref, err = imageRef(n.baseName); err != nil {
-			return nil, didYouMean(err, n.baseName, p.stageNames())
+		if n.ref, err = imageRef(n.baseName); err != nil && p.badName == nil {
+			p.badName = p.file.Wrap(n.location, didYouMean(err, n.baseName, p.stageNames()))
 		}
 	}
 	return n, nil
@@ -240,7 +240,7 @@ func (p *planner) linkMounts(c *instructions.RunCommand) []*node {
 }
 
 // byNameOrImage is the stage of that name, else the image. A name that cannot
-// be an image's is remembered: a circle of stages is the greater mistake.
+// be an image's is remembered: a missing target and a circle of stages are greater mistakes.
 func (p *planner) byNameOrImage(name string, location []parser.Range) *node {
 	if n, ok := p.byName[strings.ToLower(name)]; ok {
 		return n

@@ -174,7 +174,10 @@ func (s *stageState) warnUndefined(names []string) {
 			continue
 		}
 		rule := &linter.RuleUndefinedVar
-		match, _ := suggest.Search(name, keys, true)
+		match := ""
+		if len(name) <= maxMistyped {
+			match, _ = suggest.Search(name, keys, true)
+		}
 		s.lint.Run(rule, s.at.Location(), rule.Format(name, match))
 	}
 }

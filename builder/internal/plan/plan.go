@@ -53,7 +53,7 @@ type planner struct {
 	contexts map[string]NamedContext
 	// foreign are images that only COPY --from and mounts name, by that name.
 	foreign map[string]*node
-	// badName is the first of them that cannot be the name of an image.
+	// badName is the first name that should be an image's and cannot be.
 	badName error
 	byName  map[string]*node
 	images  map[imageKey]*Image
