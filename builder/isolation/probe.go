@@ -170,7 +170,7 @@ func MakeOverlayDir(path string) error {
 	if err := os.Chown(path, 0, 0); err != nil {
 		return err
 	}
-	return os.Chmod(path, 0o755) //nolint:gosec // a root directory is world-readable; its parent is not
+	return os.Chmod(path, 0o755)
 }
 
 // runProbe is the role.

@@ -264,7 +264,7 @@ func (r *overlayRoot) newDir(pattern string, t *tree.Tree) (*os.File, error) {
 
 // removeWork removes an overlay's work directory, in which the kernel left one without any permission.
 func removeWork(dir string) error {
-	_ = os.Chmod(filepath.Join(dir, "overlay", "work"), 0o700) //nolint:gosec // ours, and gone in a moment
+	_ = os.Chmod(filepath.Join(dir, "overlay", "work"), 0o700)
 	return os.RemoveAll(dir)
 }
 

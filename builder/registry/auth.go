@@ -70,7 +70,7 @@ func (d dockerConfig) Resolve(r authn.Resource) (authn.Authenticator, error) {
 // file itself. What does not exist holds no credentials; that is no error.
 func readDockerConfig(path string) (file string, data []byte, err error) {
 	for _, file := range []string{filepath.Join(path, "config.json"), filepath.Join(path, ".dockerconfigjson"), path} {
-		data, err := os.ReadFile(file) //nolint:gosec // the user names the file
+		data, err := os.ReadFile(file)
 		switch {
 		case err == nil:
 			return file, data, nil

@@ -154,10 +154,14 @@ func TestPublishFaults(t *testing.T) {
 			}
 		}()},
 		{name: "503 for ever", fault: times(always, "PUT", "/manifests/", 503), class: Transient, says: []string{"503 Service Unavailable"}},
-		{name: "denied at the upload", fault: deny("POST", "/blobs/uploads/", 403, `{"errors":[{"code":"DENIED","message":"no push for you\u001b[31m"}]}`),
-			class: Refused, says: []string{"403 Forbidden", "DENIED: no push for you", `\x1b[31m`}},
-		{name: "immutable tag", fault: deny("PUT", "/manifests/v1", 400, `{"errors":[{"code":"TAG_INVALID","message":"immutable"}]}`),
-			class: Refused, says: []string{"TAG_INVALID", digestOf(t, old).String(), digest, "immutable"}},
+		{
+			name: "denied at the upload", fault: deny("POST", "/blobs/uploads/", 403, `{"errors":[{"code":"DENIED","message":"no push for you\u001b[31m"}]}`),
+			class: Refused, says: []string{"403 Forbidden", "DENIED: no push for you", `\x1b[31m`},
+		},
+		{
+			name: "immutable tag", fault: deny("PUT", "/manifests/v1", 400, `{"errors":[{"code":"TAG_INVALID","message":"immutable"}]}`),
+			class: Refused, says: []string{"TAG_INVALID", digestOf(t, old).String(), digest, "immutable"},
+		},
 		{name: "quota", fault: deny("PATCH", "/uploads/", 507, ""), class: Refused, says: []string{"quota"}},
 		{name: "413 from a proxy", fault: deny("PATCH", "/uploads/", 413, "<html>\n<body>too big"), class: Refused, says: []string{"413", "proxy"}},
 		{name: "manifest accepted and lost", fault: swallow("/manifests/" + digest), class: Integrity, says: []string{"accepted manifest", digest}},

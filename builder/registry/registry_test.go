@@ -125,7 +125,7 @@ func times(n int, method, part string, status int, header ...string) fault {
 const always = -1
 
 // fast keeps the waits of tests short.
-var fast = Timing{ //nolint:gochecknoglobals // a constant of the tests
+var fast = Timing{
 	RetryBudget: 3 * time.Second, ConnectBudget: 300 * time.Millisecond, MirrorBudget: 100 * time.Millisecond,
 	FirstDelay: 5 * time.Millisecond, RetryAfterCap: 2 * time.Second, ReadBack: 400 * time.Millisecond,
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
 
-var amd64 = v1.Platform{OS: "linux", Architecture: "amd64"} //nolint:gochecknoglobals // a constant of the tests
+var amd64 = v1.Platform{OS: "linux", Architecture: "amd64"}
 
 func TestResolve(t *testing.T) {
 	f := newFake(t)

@@ -53,7 +53,7 @@ func newTLS(t *testing.T, clientCAs *x509.CertPool) (host, ca string) {
 	f := &fakeRegistry{}
 	s := httptest.NewUnstartedServer(f.handler())
 	if clientCAs != nil {
-		s.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clientCAs} //nolint:gosec // a test
+		s.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clientCAs}
 	}
 	s.Config.ErrorLog = quiet()
 	s.StartTLS()

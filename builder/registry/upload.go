@@ -360,7 +360,7 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 	b.done += int64(n)
 	if b.done-b.reported >= reportEvery {
 		b.reported = b.done
-		b.upload.report("push", b.done, false)
+		b.report("push", b.done, false)
 	}
 	if b.done > b.size || (errors.Is(err, io.EOF) && (b.done != b.size || fmt.Sprintf("%x", b.hash.Sum(nil)) != b.digest.Hex)) {
 		return 0, &sourceError{integrity("layer %s changed since it was made", b.digest)}

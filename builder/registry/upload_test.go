@@ -95,8 +95,14 @@ func TestMount(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"mounted", 201, "mount"}, {"session instead", 202, "push"}, {"401", 401, "push"}, {"403", 403, "push"},
-		{"404", 404, "push"}, {"405", 405, "push"}, {"500", 500, "push"}, {"429", 429, "push"},
+		{"mounted", 201, "mount"},
+		{"session instead", 202, "push"},
+		{"401", 401, "push"},
+		{"403", 403, "push"},
+		{"404", 404, "push"},
+		{"405", 405, "push"},
+		{"500", 500, "push"},
+		{"429", 429, "push"},
 	}
 	for _, tt := range tests {
 		for _, known := range []bool{true, false} {
@@ -147,7 +153,7 @@ func TestMount(t *testing.T) {
 func TestUploadFaults(t *testing.T) {
 	cut := func(n int) fault {
 		var mu sync.Mutex
-		return func(w http.ResponseWriter, r *http.Request) bool {
+		return func(_ http.ResponseWriter, r *http.Request) bool {
 			mu.Lock()
 			defer mu.Unlock()
 			if r.Method != http.MethodPatch || n == 0 {
@@ -293,7 +299,7 @@ func TestCheckPushWaitsForTheNetwork(t *testing.T) {
 	late := newClient(t, Options{Timing: timing})
 	done := make(chan error, 1)
 	go func() { done <- late.CheckPush(context.Background(), f.Host+"/a:1") }()
-	back := &http.Server{Handler: f.handler()} //nolint:gosec // a test
+	back := &http.Server{Handler: f.handler()}
 	ln := listen(t, f.Host)
 	t.Cleanup(func() { _ = back.Close() })
 	go func() { _ = back.Serve(ln) }()

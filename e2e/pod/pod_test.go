@@ -9,7 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log" //nolint:depguard // the registry of ggcr takes no other
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -273,7 +273,7 @@ func TestRefusals(t *testing.T) {
 // with what the registry has.
 func TestBuild(t *testing.T) {
 	step := binary(t)
-	quiet := log.New(io.Discard, "", 0) //nolint:forbidigo // see the import
+	quiet := log.New(io.Discard, "", 0)
 	server := httptest.NewServer(registry.New(registry.Logger(quiet)))
 	t.Cleanup(server.Close)
 	host := strings.TrimPrefix(server.URL, "http://")
@@ -347,7 +347,7 @@ func TestBuild(t *testing.T) {
 func TestCredentials(t *testing.T) {
 	step := binary(t)
 	const user, password = "builder", "open sesame"
-	quiet := log.New(io.Discard, "", 0) //nolint:forbidigo // see the import
+	quiet := log.New(io.Discard, "", 0)
 	inner := registry.New(registry.Logger(quiet))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if u, p, ok := r.BasicAuth(); !ok || u != user || p != password {

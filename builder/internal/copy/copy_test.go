@@ -212,7 +212,7 @@ func changes(t *testing.T, before, after *tree.Tree) string {
 func describe(t *testing.T, tr *tree.Tree, c tree.Change) string {
 	t.Helper()
 	ino := c.Inode
-	switch ino.Type { //nolint:exhaustive // the rest is below
+	switch ino.Type {
 	case tree.Symlink:
 		return c.Path + ">" + ino.Link()
 	case tree.Fifo:

@@ -227,7 +227,7 @@ func list(t *testing.T, tr *tree.Tree) string {
 	var out []string
 	seen := map[*tree.Inode]bool{}
 	err := tr.Walk(func(p string, ino *tree.Inode) error {
-		switch ino.Type { //nolint:exhaustive // the rest is shown by its name alone
+		switch ino.Type {
 		case tree.Dir:
 			p += "/"
 		case tree.Symlink:
@@ -366,7 +366,7 @@ func TestWriteErrors(t *testing.T) {
 	cancel(errors.New("enough"))
 	tests := []struct {
 		name   string
-		ctx    context.Context //nolint:containedctx // a table
+		ctx    context.Context
 		change tree.Change
 		want   string
 	}{

@@ -78,7 +78,7 @@ func (s *Store) make(dir string) error {
 		}
 		made = append(made, d)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // others may share it; what is in it is private
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	s.made = made
@@ -161,7 +161,7 @@ func (s *Store) TempDir(pattern string) (string, error) {
 	if err := os.Chown(dir, os.Geteuid(), os.Getegid()); err != nil {
 		return "", err
 	}
-	return dir, os.Chmod(dir, 0o700) //nolint:gosec // directories need the x bit
+	return dir, os.Chmod(dir, 0o700)
 }
 
 // Spool makes a file without a name: its space is freed when it is closed.
