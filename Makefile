@@ -37,8 +37,9 @@ full-corpus: build ## the same with all of it made anew (half an hour)
 	e2e/packages.sh
 	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 60m $(TESTFLAGS) ./e2e/corpus -buildkit all
 
-oracle: ## plans of random Dockerfiles against BuildKit's own, in a module apart
+oracle: ## random Dockerfiles and copies against BuildKit's own code, in modules apart
 	cd e2e/oracle && go vet ./... && go test -count=1 -timeout 10m ./...
+	cd e2e/copyoracle && go vet ./... && go test -count=1 -timeout 10m ./...
 
 lint: ## gofmt, go vet, golangci-lint (compiled once, at a pinned version)
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not gofmted: $$unformatted" >&2; exit 1; }
