@@ -5,7 +5,6 @@ package plan
 import (
 	"errors"
 	"fmt"
-	"path"
 	"strconv"
 	"strings"
 
@@ -89,7 +88,7 @@ func runWords(c *instructions.RunCommand) ([]string, []Inline, error) {
 
 // checkFileName refuses heredoc names that would lead to another directory.
 func checkFileName(name string) error {
-	if name == "" || name == "." || name == ".." || path.Base(name) != name {
+	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
 		return fmt.Errorf("heredoc name %q cannot be a file name", name)
 	}
 	return nil
