@@ -6,10 +6,12 @@ SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
 TESTFLAGS ?=
+# The oracles' seed; CI has a fixed one, so that it judges a change and not luck: make oracle SEED='-seed 7'
+SEED ?=
 # In CI nothing may be skipped: make test NOSKIP=-no-skip
 NOSKIP ?=
 
-.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth oracle full-corpus bench demo clean
+.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth oracle full-oracle full-corpus bench demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +40,12 @@ full-corpus: build ## the same with all of it made anew (half an hour)
 	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 60m $(TESTFLAGS) ./e2e/corpus -buildkit all
 
 oracle: ## random Dockerfiles and copies against BuildKit's own code, in modules apart
-	cd e2e/oracle && go vet ./... && go test -count=1 -timeout 10m ./...
-	cd e2e/copyoracle && go vet ./... && go test -count=1 -timeout 10m ./...
+	cd e2e/oracle && go vet ./... && go test -count=1 -timeout 10m ./... $(SEED)
+	cd e2e/copyoracle && go vet ./... && go test -count=1 -timeout 10m ./... $(SEED)
+
+full-oracle: ## ten times as many
+	cd e2e/oracle && go test -count=1 -timeout 30m ./... -cases 30000
+	cd e2e/copyoracle && go test -count=1 -timeout 30m ./... -cases 20000
 
 lint: ## gofmt, go vet, golangci-lint (compiled once, at a pinned version)
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not gofmted: $$unformatted" >&2; exit 1; }

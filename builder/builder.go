@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -63,6 +64,12 @@ type Request struct {
 	FallbackDir bool
 	// DryRun, if set, receives the plan, and nothing is built.
 	DryRun io.Writer
+}
+
+// asks reports whether a build argument that has a meaning for the builder is true.
+func (r Request) asks(arg string) bool {
+	yes, err := strconv.ParseBool(r.BuildArgs[arg])
+	return err == nil && yes
 }
 
 // Output says where the image goes and in what form.
@@ -168,6 +175,10 @@ func (b *Builder) gather(r Request, src *source, disk *store.Store) (inputs, err
 		b.Log.Mask(string(s))
 	}
 	in.remotes = &remotes{disk: disk, secrets: in.secrets, agents: in.agents, knownHosts: r.KnownHosts, now: time.Now, say: func(s string) { b.Log.Info(s) }}
+	if r.asks("BUILDKIT_CONTEXT_KEEP_GIT_DIR") {
+		keep := true
+		in.remotes.keepGitDir = &keep
+	}
 	if r.Epoch != nil {
 		in.remotes.now = func() time.Time { return *r.Epoch }
 	}
@@ -202,7 +213,7 @@ func (b *Builder) execute(ctx context.Context, r Request, plans []*plan.Plan, in
 	for _, w := range plans[0].Warnings {
 		b.Log.Warn(fmt.Sprintf("%s: %s (line %d)", w.Rule, w.Message, firstLine(w.Location)))
 	}
-	return b.publish(ctx, r.Output, built)
+	return b.publish(ctx, r.Output, built, len(built) > 1 || r.asks("BUILDKIT_MULTI_PLATFORM"))
 }
 
 func total(plans []*plan.Plan) int {

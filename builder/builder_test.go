@@ -372,6 +372,26 @@ COPY --from=build /bin /bin
 	}
 }
 
+func TestIndexOfOne(t *testing.T) {
+	h := newHouse(t)
+	r := h.request(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY a /\n", "a": "A"})
+	r.BuildArgs = map[string]string{"BUILDKIT_MULTI_PLATFORM": "1"}
+	r.Output.Layout = filepath.Join(t.TempDir(), "layout")
+	res, err := h.Build(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := layout.ImageIndexFromPath(r.Output.Layout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if idx, err := top.ImageIndex(res.Digest); err != nil {
+		t.Error(err)
+	} else if m, err := idx.IndexManifest(); err != nil || len(m.Manifests) != 1 {
+		t.Errorf("%v, %v", m, err)
+	}
+}
+
 func TestCancel(t *testing.T) {
 	h := newHouse(t)
 	r := h.request(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY a /\n", "a": "A"})

@@ -35,10 +35,10 @@ type artifact interface {
 	Digest() (v1.Hash, error)
 }
 
-// publish hands the image, or an index of several, to all outputs: files first, since a failed build must not have moved a tag.
-func (b *Builder) publish(ctx context.Context, o Output, images []platformImage) (*Result, error) {
+// publish hands the image, or an index, to all outputs: files first, since a failed build must not have moved a tag.
+func (b *Builder) publish(ctx context.Context, o Output, images []platformImage, indexed bool) (*Result, error) {
 	var it artifact = images[0].Image
-	if len(images) > 1 {
+	if indexed {
 		it = index(images, o.Docker)
 	}
 	digest, err := it.Digest()
@@ -64,7 +64,7 @@ func (b *Builder) publish(ctx context.Context, o Output, images []platformImage)
 		}
 		res.Destinations = dests
 	}
-	return res, b.announce(images, res)
+	return res, b.announce(images, indexed, res)
 }
 
 // index puts the images of several platforms under one digest.
@@ -83,7 +83,7 @@ func index(images []platformImage, docker bool) v1.ImageIndex {
 }
 
 // announce says what was built.
-func (b *Builder) announce(images []platformImage, res *Result) error {
+func (b *Builder) announce(images []platformImage, indexed bool, res *Result) error {
 	for _, i := range images {
 		m, err := i.Manifest()
 		if err != nil {
@@ -98,12 +98,12 @@ func (b *Builder) announce(images []platformImage, res *Result) error {
 			size += l.Size
 		}
 		of := ""
-		if len(images) > 1 {
+		if indexed {
 			of = " for " + platforms.Format(i.platform)
 		}
 		b.Log.Info(fmt.Sprintf("image %s%s: %d layers, %s", digest, of, len(m.Layers), progress.Bytes(size)))
 	}
-	if len(images) > 1 {
+	if indexed {
 		b.Log.Info(fmt.Sprintf("index %s: %d platforms", res.Digest, len(images)))
 	}
 	for _, d := range res.Destinations {

@@ -27,6 +27,8 @@ type remotes struct {
 	agents     map[string]sshAgent
 	knownHosts []string
 	now        func() time.Time
+	// keepGitDir is what BUILDKIT_CONTEXT_KEEP_GIT_DIR asks for, of contexts.
+	keepGitDir *bool
 	// say writes a line into the log.
 	say func(string)
 
@@ -149,7 +151,7 @@ func (f *remotes) context(ctx context.Context, url string) (*tree.Tree, error) {
 		if err != nil {
 			return nil, err
 		}
-		r, err := f.repository(ctx, url, "", "", nil)
+		r, err := f.repository(ctx, url, "", "", f.keepGitDir)
 		if err != nil {
 			return nil, err
 		}
@@ -179,7 +181,7 @@ func (f *remotes) epoch(ctx context.Context, s plan.EpochSource) (*time.Time, er
 		case isGit && parseErr != nil:
 			return nil, parseErr
 		case isGit:
-			r, err = f.repository(ctx, s.Context.Value, "", "", nil)
+			r, err = f.repository(ctx, s.Context.Value, "", "", f.keepGitDir)
 		default:
 			r, err = f.file(ctx, s.Context.Value, "")
 		}
