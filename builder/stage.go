@@ -39,6 +39,10 @@ func (x *executor) stage(ctx context.Context, s *stage) error {
 			return context.Cause(ctx)
 		}
 		if err := r.instruction(ctx, in); err != nil {
+			var other *dependencyError
+			if errors.As(err, &other) {
+				return other.err
+			}
 			return x.file.Wrap(in.Location, &instructionError{text: in.Text, err: err})
 		}
 	}
@@ -105,12 +109,18 @@ func sourcesOf(op plan.Op) []*plan.Source {
 	}
 }
 
-// wait waits for another stage. Its error is not ours: the build ends with it already.
+// dependencyError is the failure of another stage, which the build ends with wherever it is met first.
+type dependencyError struct{ err error }
+
+func (e *dependencyError) Error() string { return e.err.Error() }
+func (e *dependencyError) Unwrap() error { return e.err }
+
+// wait waits for another stage.
 func wait(ctx context.Context, s *stage) error {
 	select {
 	case <-s.done:
 		if s.err != nil {
-			return context.Canceled
+			return &dependencyError{s.err}
 		}
 		return nil
 	case <-ctx.Done():
