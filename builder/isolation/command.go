@@ -139,7 +139,12 @@ func setGroupsHere(groups []uint32) error {
 // started with ignored, by nohup or a shell's "&", would stay so across all our execs.
 func unignoreSignals() {
 	var defaultAction [4]uint64 // struct sigaction of the kernel; SIG_DFL is 0
-	for _, s := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE} {
+	signals := []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE}
+	// Real-time signals too: the first ones belong to the C library of whoever started us, which may ignore them.
+	for s := unix.Signal(32); s <= 64; s++ {
+		signals = append(signals, s)
+	}
+	for _, s := range signals {
 		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s),
 			uintptr(unsafe.Pointer(&defaultAction)), 0, 8, 0, 0) //nolint:gosec // the argument of a system call
 	}

@@ -76,9 +76,6 @@ func binary(t *testing.T) string {
 		}
 		return b
 	}
-	if mains, err := filepath.Glob("../../step/*.go"); err != nil || len(mains) == 0 {
-		t.Skip("the step has no main package yet")
-	}
 	out := filepath.Join(t.TempDir(), "kaniko-go")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", out, "../../step")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
