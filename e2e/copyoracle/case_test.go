@@ -35,7 +35,7 @@ func generate(r *rand.Rand) random {
 	c := random{Source: grown(r, 4+r.IntN(8)), Target: grown(r, r.IntN(8)), Parents: r.IntN(4) == 0}
 	for range 1 + r.IntN(3)/2 + r.IntN(4)/3 {
 		if c.Parents {
-			c.Paths = append(c.Paths, pick(r, "a", "a/b", "b/c/a", "**/a", "**/b", "a/./b", "a/./**/c", "*/b", "./a/b", "a/*", "*", "a/**", "nope", "nope/**", "**", "b*", "a/b/./c"))
+			c.Paths = append(c.Paths, pick(r, "a", "a/b", "b/c/a", "**/a", "**/b", "a/./b", "a/./**/c", "*/b", "./a/b", "a/*", "*", "a/**", "nope", "nope/**", "**", "b*", "a/b/./c", "a*/./b", "*/./**", "?/b/./c", "[ab]/./*", "*/*/./a"))
 		} else {
 			c.Paths = append(c.Paths, pick(r, "a", "b", "c", "a/b", "b/a", "a/b/c", "a/", ".", "/", "*", "a*", "?", "a/*", "*/b", "[ab]", "[^a]", "d/../a", "../b", "nope", "nope*", "*/*", "a/../*"))
 		}

@@ -86,6 +86,9 @@ func copyOne(c random, source, target, p string) error {
 	if err != nil {
 		return err
 	}
+	if trail(target, c.Dest) {
+		return errUndefined
+	}
 	for _, m := range matches {
 		if followed, err := continuity.RootPath(source, m); err == nil && c.Parents && src != p {
 			if st, err := os.Lstat(followed); err == nil && !st.IsDir() {
@@ -99,7 +102,19 @@ func copyOne(c random, source, target, p string) error {
 	return nil
 }
 
-// errUndefined is for what BuildKit does one way with the build context and another way with a stage: a file before "/./".
+// trail reports whether BuildKit makes a directory that has nothing to do with what it copies: it reads a destination that ends in
+// "/." twice, and the "." once as a name beside the link that is before it. The corpus has that as copy-dest-dot-behind-links.
+func trail(target, dest string) bool {
+	one, err := continuity.RootPath(target, dest)
+	if err != nil {
+		return false
+	}
+	other, err := continuity.RootPath(target, filepath.Clean(dest))
+	return err == nil && one != other
+}
+
+// errUndefined is for what BuildKit does one way with the build context and another way with a stage (a file before "/./"), and
+// for what makes no sense (see trail).
 var errUndefined = errors.New("undefined")
 
 // required is what BuildKit's cache does for paths of --parents without wildcards: they must exist, and not through a link.
