@@ -178,7 +178,7 @@ func (rd reader) file(tr *tar.Reader, h *tar.Header, m tree.Meta, name string) (
 		}
 		return tree.NewFile(m, h.Size, c), nil
 	}
-	if (name == "etc/passwd" || name == "etc/group") && h.Size <= inlineLimit {
+	if inline(name, h.Size) {
 		b := make([]byte, h.Size)
 		if _, err := io.ReadFull(tr, b); err != nil {
 			return nil, err
@@ -186,6 +186,11 @@ func (rd reader) file(tr *tar.Reader, h *tar.Header, m tree.Meta, name string) (
 		return tree.NewFile(m, h.Size, tree.Bytes(b)), nil
 	}
 	return tree.NewFile(m, h.Size, rd.place(rd.at(), h.Size)), nil
+}
+
+// inline reports whether a file's bytes are in the index, because USER and --chown ask for them.
+func inline(name string, size int64) bool {
+	return (name == "etc/passwd" || name == "etc/group") && size <= inlineLimit
 }
 
 // sparse reports whether the content is not one range of the tar file.

@@ -22,6 +22,7 @@ import (
 type Ingested struct {
 	*Layer
 	Index *Index
+	spool *spoolFile
 }
 
 // Ingest downloads l into the store. Size, digest and diffID are checked to the true end before
@@ -49,7 +50,7 @@ func Ingest(ctx context.Context, s *store.Store, l v1.Layer, spool bool) (*Inges
 	if err != nil {
 		return nil, fmt.Errorf("layer %s: %w", out.digest, err)
 	}
-	return &Ingested{Layer: out, Index: idx}, nil
+	return &Ingested{Layer: out, Index: idx, spool: in.spool}, nil
 }
 
 type ingester struct {
@@ -132,14 +133,29 @@ func (in *ingester) read(r io.Reader, keep bool) (*Index, v1.Hash, error) {
 		in.spool.keep(f)
 		w = io.MultiWriter(h, f)
 	}
+	var rec *recorder
+	if in.store.Indexes {
+		rec = newRecorder(in.store)
+		defer rec.abort()
+		w = io.MultiWriter(w, rec)
+	}
 	counted := &countReader{r: io.TeeReader(r, w)}
-	idx, err := in.spool.reader(counted, false).index(counted)
+	rd := in.spool.reader(counted, false)
+	if rec != nil {
+		rec.follow(&rd)
+	}
+	idx, err := rd.index(counted)
 	if err != nil {
 		return nil, v1.Hash{}, err
 	}
 	// What follows the tar's end belongs to the diffID.
 	if _, err := io.Copy(io.Discard, counted); err != nil {
 		return nil, v1.Hash{}, err
+	}
+	if rec != nil && !rec.useless {
+		if in.layer.index, err = rec.finish(); err != nil {
+			return nil, v1.Hash{}, err
+		}
 	}
 	return idx, v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))}, nil
 }

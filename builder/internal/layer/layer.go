@@ -31,7 +31,11 @@ type Layer struct {
 	size           int64
 	mediaType      types.MediaType
 	path           string
+	index          *v1.Descriptor
 }
+
+// IndexBlob is the descriptor of the layer index, which is in the store; nil if the store keeps none or there can be none.
+func (l *Layer) IndexBlob() *v1.Descriptor { return l.index }
 
 // Digest implements v1.Layer.
 func (l *Layer) Digest() (v1.Hash, error) { return l.digest, nil }

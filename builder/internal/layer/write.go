@@ -88,8 +88,13 @@ func Write(ctx context.Context, s *store.Store, changes []tree.Change, c Compres
 	if err != nil {
 		return nil, fmt.Errorf("compressor: %w", err)
 	}
+	var rec *recorder
+	if s.Indexes {
+		rec = newRecorder(s)
+		defer rec.abort()
+	}
 	in := newMeter(z)
-	if err := writeTar(ctx, in, changes); err != nil {
+	if err := writeTar(ctx, in, changes, rec); err != nil {
 		_ = z.Close()
 		return nil, err
 	}
@@ -101,6 +106,11 @@ func Write(ctx context.Context, s *store.Store, changes []tree.Change, c Compres
 		return nil, fmt.Errorf("write layer: %w", err)
 	}
 	l.path = s.BlobPath(l.digest)
+	if rec != nil {
+		if l.index, err = rec.finish(); err != nil {
+			return nil, err
+		}
+	}
 	return l, nil
 }
 
@@ -127,14 +137,18 @@ func (m *meter) sum() v1.Hash {
 // writeTar writes changes as a tar file. What would make a layer differ between two machines
 // is left out: user and group names, access and change times, inode numbers, fractions of seconds; the
 // order is that of the changes.
-func writeTar(ctx context.Context, w io.Writer, changes []tree.Change) error {
+func writeTar(ctx context.Context, w io.Writer, changes []tree.Change, rec *recorder) error {
+	elide := func(int64) {}
+	if rec != nil {
+		w, elide = io.MultiWriter(w, rec), rec.elide
+	}
 	tw := tar.NewWriter(w)
 	links := map[*tree.Inode]string{}
 	for _, c := range changes {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		if err := writeChange(tw, c, links); err != nil {
+		if err := writeChange(tw, c, links, elide); err != nil {
 			return err
 		}
 	}
@@ -144,7 +158,7 @@ func writeTar(ctx context.Context, w io.Writer, changes []tree.Change) error {
 	return nil
 }
 
-func writeChange(tw *tar.Writer, c tree.Change, links map[*tree.Inode]string) error {
+func writeChange(tw *tar.Writer, c tree.Change, links map[*tree.Inode]string, elide func(int64)) error {
 	if strings.HasPrefix(path.Base(c.Path), whiteoutPrefix) {
 		return fmt.Errorf("/%s: a name that begins with %s cannot be in an image: it would remove another file", c.Path, whiteoutPrefix)
 	}
@@ -165,6 +179,9 @@ func writeChange(tw *tar.Writer, c tree.Change, links map[*tree.Inode]string) er
 	}
 	if err := writeHeader(tw, h); err != nil || h.Size == 0 {
 		return err
+	}
+	if !inline(c.Path, h.Size) {
+		elide(h.Size)
 	}
 	r, err := c.Inode.Open()
 	if err != nil {

@@ -41,6 +41,7 @@ func (s *stageState) run(c *instructions.RunCommand, in *Instruction) error {
 	in.Op = Run{
 		Args:     words,
 		Env:      env,
+		KeyEnv:   s.env.Slice(),
 		User:     s.config.Config.User,
 		Dir:      s.dir(),
 		Files:    files,

@@ -146,6 +146,8 @@ type Run struct {
 	// Env is KEY=VALUE: the configuration's environment, ARG values, PATH default and
 	// proxies, in that precedence as BuildKit has it; without HOME.
 	Env []string
+	// KeyEnv is Env without what the builder adds: proxies that no ARG declares, and what mounts bring.
+	KeyEnv []string
 	// User is the USER in force, "" for none; resolved in the stage's own /etc/passwd when it runs.
 	User string
 	// Dir is the working directory, absolute and clean.

@@ -26,6 +26,9 @@ const runPrefix = "build-"
 
 // Store is the disk of one build.
 type Store struct {
+	// Indexes says that layer indexes are kept beside the layers.
+	Indexes bool
+
 	dir  string
 	lock *os.File
 	// made are the directories above that the Store made and so removes, innermost first.
