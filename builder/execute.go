@@ -44,7 +44,8 @@ type executor struct {
 	bases  map[*plan.Image]*baseImage
 	stages map[*plan.Stage]*stage
 	layers *layerQueue
-	roots  *isolation.Namespaces
+	// roots is nil when nothing is to be run.
+	roots isolation.Isolation
 	// contexts are the named ones; sources and caches are on disk for mounts.
 	contexts contexts
 	sources  sources
@@ -183,7 +184,8 @@ func (x *executor) run(whole context.Context) (v1.Image, error) {
 			return s.err
 		})
 	}
-	if err := g.Wait(); err != nil {
+	// All contents are read by now, and the next build or whoever looks afterwards finds the roots as they were.
+	if err := errors.Join(g.Wait(), x.closeRoots()); err != nil {
 		return nil, err
 	}
 	return x.image(whole)
@@ -218,7 +220,7 @@ func (x *executor) prepareRun(st *plan.Stage) error {
 	if x.roots != nil {
 		return nil
 	}
-	roots, err := isolation.NewNamespaces(x.Isolation, x.disk.TempDir, x.times)
+	roots, err := isolation.New(x.Isolation, isolation.Options{TempDir: x.disk.TempDir, Dir: x.disk.Dir(), Times: x.times})
 	if err != nil {
 		return &environmentError{fmt.Errorf("RUN cannot be isolated here: %w", err)}
 	}
@@ -257,15 +259,21 @@ func (x *executor) image(ctx context.Context) (v1.Image, error) {
 }
 
 func (x *executor) close() error {
+	return errors.Join(x.closeRoots(), x.contexts.close())
+}
+
+// closeRoots ends all that RUN needed. It may be called again.
+func (x *executor) closeRoots() error {
 	var errs []error
 	for _, s := range x.stages {
 		if s.root != nil {
 			errs = append(errs, s.root.Close())
+			s.root = nil
 		}
 	}
 	if x.roots != nil {
 		errs = append(errs, x.roots.Close())
+		x.roots = nil
 	}
-	errs = append(errs, x.contexts.close())
 	return errors.Join(errs...)
 }

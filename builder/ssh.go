@@ -106,7 +106,7 @@ func (r *run) sshMount(m *mounted, pm plan.Mount, count *int) error {
 		}
 		return nil
 	}
-	dir, err := r.x.disk.TempDir("ssh-")
+	dir, err := r.x.roots.TempDir("ssh-")
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,18 @@ func (x *executor) stage(ctx context.Context, s *stage) error {
 		}
 	}
 	s.result = r.tree
+	return r.leave(ctx)
+}
+
+// leave gives the root back where another stage waits for it.
+func (r *run) leave(ctx context.Context) error {
+	if r.stage.root == nil || !r.x.roots.OneAtATime() {
+		return nil
+	}
+	if err := r.written(ctx); err != nil {
+		return err
+	}
+	r.stage.root.Leave(r.tree)
 	return nil
 }
 
@@ -318,32 +330,59 @@ func (r *run) command(ctx context.Context, op plan.Run, before *tree.Tree, log *
 // root is the stage's Root. Where it is one directory that RUN writes over, the layers of
 // the instructions before must have been read.
 func (r *run) root(ctx context.Context) (isolation.Root, error) {
-	s := r.stage
-	if s.root == nil {
-		var parent isolation.Root
-		if s.Base.Stage != nil {
-			parent = r.x.stages[s.Base.Stage].root
-		}
-		begin, err := (&run{x: r.x, stage: s}).current(ctx)
-		if err != nil {
+	if r.stage.root == nil {
+		if err := r.newRoot(ctx); err != nil {
 			return nil, err
 		}
-		s.root = r.x.roots.Root(parent, begin)
 	}
-	if !s.root.Overwrites() {
-		return s.root, nil
+	if r.stage.root.Overwrites() {
+		return r.stage.root, r.written(ctx)
 	}
-	for _, st := range s.steps {
+	return r.stage.root, nil
+}
+
+// newRoot asks for a Root. Where there is but one, a stage that had it and then waited for another one that wants it would
+// wait for ever: so it waits before.
+func (r *run) newRoot(ctx context.Context) error {
+	s := r.stage
+	if r.x.roots.OneAtATime() {
+		for _, in := range s.Instructions {
+			if err := r.x.waitFor(ctx, sourcesOf(in.Op)...); err != nil {
+				return err
+			}
+		}
+	}
+	var parent isolation.Root
+	if s.Base.Stage != nil {
+		parent = r.x.stages[s.Base.Stage].root
+	}
+	begin, err := (&run{x: r.x, stage: s}).current(ctx)
+	if err != nil {
+		return err
+	}
+	base := tree.Empty()
+	if image := bottom(s.Stage); image != nil {
+		if base, err = r.x.bases[image].Tree(ctx); err != nil {
+			return err
+		}
+	}
+	s.root = r.x.roots.Root(parent, begin, base)
+	return nil
+}
+
+// written waits until the contents of all layers so far have been read.
+func (r *run) written(ctx context.Context) error {
+	for _, st := range r.stage.steps {
 		if st.layer == nil {
 			continue
 		}
 		select {
 		case <-st.layer.written:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
-	return s.root, nil
+	return nil
 }
 
 func withHome(env []string, home string) []string {

@@ -17,18 +17,6 @@ import (
 	"github.com/kaniko-go/kaniko-go/builder/internal/unpack"
 )
 
-// Root is the file system of one stage on disk.
-type Root interface {
-	// Run makes the root what t says, runs p in it, and returns the Tree afterwards. A command that
-	// fails is an *ExitError. Not safe for concurrent use.
-	Run(ctx context.Context, t *tree.Tree, p Process) (*tree.Tree, error)
-	// Overwrites tells whether the next Run may change files that an earlier Tree's contents refer to. If so,
-	// those must have been read by then.
-	Overwrites() bool
-	// Close lets go of the directories. Contents of the Trees cannot be read any more.
-	Close() error
-}
-
 // Namespaces makes Roots in the namespaces that Enter obtained. It is safe for concurrent use.
 type Namespaces struct {
 	status  Status
@@ -49,21 +37,21 @@ type base struct {
 	err     error
 }
 
-// NewNamespaces prepares for Roots in directories that tempDir makes. It finds out by mounting one whether they can be overlays.
-func NewNamespaces(s Status, tempDir func(pattern string) (string, error), times tree.Times) (*Namespaces, error) {
+// NewNamespaces prepares for Roots in directories of the store. It finds out by mounting one whether they can be overlays.
+func NewNamespaces(s Status, o Options) (*Namespaces, error) {
 	if !s.Namespaced {
-		return nil, s.Reason
+		return nil, s.refusal()
 	}
-	probe, err := tempDir("probe-")
+	probe, err := o.TempDir("probe-")
 	if err != nil {
 		return nil, err
 	}
-	n := &Namespaces{status: s, tempDir: tempDir, times: times, bases: map[*tree.Inode]*base{}}
+	n := &Namespaces{status: s, tempDir: o.TempDir, times: o.Times, bases: map[*tree.Inode]*base{}}
 	n.noOverlay = s.ProbeOverlay(probe)
 	return n, nil
 }
 
-// String says what was chosen, and why it is not the better one.
+// String implements Isolation.
 func (n *Namespaces) String() string {
 	if n.noOverlay != nil {
 		return fmt.Sprintf("%v; plain directories (%v); faster with a volume, such as an emptyDir, at KANIKO_DIR", n.status, n.noOverlay)
@@ -71,8 +59,14 @@ func (n *Namespaces) String() string {
 	return fmt.Sprintf("%v; overlay", n.status)
 }
 
-// Root returns a new Root. parent, which may be nil, is the Root of the stage that this one begins with; begin is the Tree it begins with.
-func (n *Namespaces) Root(parent Root, begin *tree.Tree) Root {
+// OneAtATime implements Isolation.
+func (n *Namespaces) OneAtATime() bool { return false }
+
+// TempDir implements Isolation.
+func (n *Namespaces) TempDir(pattern string) (string, error) { return n.tempDir(pattern) }
+
+// Root implements Isolation.
+func (n *Namespaces) Root(parent Root, begin, _ *tree.Tree) Root {
 	if n.noOverlay != nil {
 		return &plainRoot{ns: n, disk: tree.Empty()}
 	}
@@ -85,7 +79,7 @@ func (n *Namespaces) Root(parent Root, begin *tree.Tree) Root {
 	return r
 }
 
-// Close closes what Roots share.
+// Close implements Isolation.
 func (n *Namespaces) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -151,6 +145,9 @@ type overlayRoot struct {
 
 // Overwrites implements Root.
 func (r *overlayRoot) Overwrites() bool { return false }
+
+// Leave implements Root.
+func (r *overlayRoot) Leave(*tree.Tree) {}
 
 // Close implements Root.
 func (r *overlayRoot) Close() error {
@@ -279,6 +276,9 @@ type plainRoot struct {
 
 // Overwrites implements Root.
 func (r *plainRoot) Overwrites() bool { return true }
+
+// Leave implements Root.
+func (r *plainRoot) Leave(*tree.Tree) {}
 
 // Close implements Root.
 func (r *plainRoot) Close() error {

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package isolation
+
+import (
+	"context"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
+)
+
+// Isolation makes the Roots of a build's stages. It is safe for concurrent use.
+type Isolation interface {
+	// Root returns a new Root. parent, which may be nil, is the Root of the stage that this one begins with; begin is the
+	// Tree that it begins with, and base that of the image at the bottom, which no instruction has changed.
+	Root(parent Root, begin, base *tree.Tree) Root
+	// OneAtATime tells whether all Roots are one and the same, which a stage has from its first Run to Leave. Before that Run
+	// everything that the stage is going to read from other stages must be there, and before Leave its layers must be written.
+	OneAtATime() bool
+	// TempDir makes a directory for what is to be the Source of a Mount and cannot be copied: a socket.
+	TempDir(pattern string) (string, error)
+	// String says on one line what was chosen, and why it is not the better one.
+	String() string
+	// Close ends all Roots. Contents of their Trees cannot be read any more.
+	Close() error
+}
+
+// Root is the file system of one stage on disk.
+type Root interface {
+	// Run makes the root what t says, runs p in it, and returns the Tree afterwards. A command that
+	// fails is an *ExitError. Not safe for concurrent use.
+	Run(ctx context.Context, t *tree.Tree, p Process) (*tree.Tree, error)
+	// Overwrites tells whether the next Run may change files that an earlier Tree's contents refer to. If so,
+	// those must have been read by then.
+	Overwrites() bool
+	// Leave says that no Run follows; t is the last Tree. Its contents stay readable until Close.
+	Leave(t *tree.Tree)
+	// Close lets go of the directories. Contents of the Trees cannot be read any more.
+	Close() error
+}
+
+// Options are what a build gives to its Isolation.
+type Options struct {
+	// TempDir makes directories of the build's store, which is Dir.
+	TempDir func(pattern string) (string, error)
+	Dir     string
+	Times   tree.Times
+}
+
+// New chooses the best that the container permits, or what was asked for by name, by doing.
+func New(s Status, o Options) (Isolation, error) {
+	return NewNamespaces(s, o)
+}
