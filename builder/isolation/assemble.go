@@ -167,7 +167,11 @@ func (a *assembly) pivot() error {
 		return err
 	}
 	// The old root is put on top of the new one and taken away at once; no directory is needed for it.
-	if err := unix.PivotRoot(".", "."); err != nil {
+	err = unix.PivotRoot(".", ".")
+	if errors.Is(err, unix.EPERM) {
+		return moveRoot(err)
+	}
+	if err != nil {
 		return fmt.Errorf("pivot_root: %w", err)
 	}
 	if err := unix.Fchdir(old); err != nil {
@@ -175,6 +179,19 @@ func (a *assembly) pivot() error {
 	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("detaching the old root: %w", err)
+	}
+	return unix.Chdir("/")
+}
+
+// moveRoot is pivot for where the call itself is refused: the default seccomp profiles of containerd and Docker do so
+// even to a container with SYS_ADMIN. The working directory, the new root, is put over the old one. What is below
+// cannot be reached: ".." ends at the uppermost mount, and taking that away needs a SYS_ADMIN that no RUN has.
+func moveRoot(refused error) error {
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("pivot_root: %w; moving the mount instead: %w", refused, err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("chroot: %w", err)
 	}
 	return unix.Chdir("/")
 }

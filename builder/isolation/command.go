@@ -79,6 +79,9 @@ func become(spec commandSpec) error {
 			_ = unix.Fchown(fd, int(p.UID), int(p.GID))
 		}
 	}
+	if err := followRoot(); err != nil {
+		return err
+	}
 	if err := unix.Chdir(p.Dir); err != nil {
 		return &startError{codeNotExecutable, fmt.Sprintf("chdir to %q: %v", p.Dir, err)}
 	}
@@ -93,6 +96,18 @@ func become(spec commandSpec) error {
 	}
 	unignoreSignals()
 	return execute(p)
+}
+
+// followRoot makes what is mounted over our root directory our root. pivot_root has done that for us; where the mount was
+// moved instead, we are still below it: "/" itself is never looked up through a mount, "/.." is.
+func followRoot() error {
+	if err := unix.Chdir("/.."); err != nil {
+		return err
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("chroot: %w", err)
+	}
+	return nil
 }
 
 // dropPrivileges leaves Docker's defaults: the filter first, while we may install it
