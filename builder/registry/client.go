@@ -80,6 +80,8 @@ type Client struct {
 
 	mu         sync.Mutex
 	holders    map[blobKeyOnHost]name.Repository // where on a host a blob is known to be
+	mounted    map[blobKey]bool                  // blobs that a registry mounted
+	refusals   map[mountKey]int                  // mounts that it refused
 	monolithic map[string]bool                   // hosts that do not know PATCH
 }
 
@@ -115,6 +117,8 @@ func New(o Options) (*Client, error) {
 		ctx: ctx, cancel: cancel,
 		uploadSlot: make(chan struct{}, parallelUploads),
 		holders:    map[blobKeyOnHost]name.Repository{},
+		mounted:    map[blobKey]bool{},
+		refusals:   map[mountKey]int{},
 		monolithic: map[string]bool{},
 	}, nil
 }

@@ -109,7 +109,8 @@ func (p *publication) trustAnswer(s *session, want, answered v1.Hash) error {
 }
 
 // checkBlobs makes sure that every blob can be read: the first byte is asked for,
-// because registries are known that affirm a HEAD for what they do not have.
+// because registries are known that affirm a HEAD for what they do not have. One that was mounted had been kept
+// and served before.
 func (p *publication) checkBlobs(ctx context.Context, s *session) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelUploads)
@@ -118,6 +119,9 @@ func (p *publication) checkBlobs(ctx context.Context, s *session) error {
 			d, err := l.Digest()
 			if err != nil {
 				return err
+			}
+			if p.client.affirmed(s.repo, d) {
+				return nil
 			}
 			size, err := l.Size()
 			if err != nil {

@@ -112,6 +112,20 @@ func (c *Client) hold(repo name.Repository, d v1.Hash) {
 	}
 }
 
+// affirm notes that a registry has mounted a blob into a repository, and affirmed tells so: it
+// keeps the bytes already and answered for them.
+func (c *Client) affirm(repo name.Repository, d v1.Hash) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mounted[blobKey{repo.Name(), d}] = true
+}
+
+func (c *Client) affirmed(repo name.Repository, d v1.Hash) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mounted[blobKey{repo.Name(), d}]
+}
+
 // source returns a repository of the same registry that a blob can be mounted
 // from, or "".
 func (c *Client) source(repo name.Repository, l v1.Layer, d v1.Hash) string {
@@ -141,20 +155,21 @@ type upload struct {
 	noMount bool
 }
 
-// once makes one attempt from the beginning. It asks first whether the blob is
-// there, also because the answer to an earlier commit may have been lost.
+// once makes one attempt from the beginning. Where the blob can be mounted that is tried first: it succeeds too
+// when the blob is there already. Otherwise it asks, also because the answer to an earlier commit may have been lost.
 func (u *upload) once(ctx context.Context) error {
 	if !u.force {
+		if u.mount(ctx) {
+			u.s.client.affirm(u.s.repo, u.digest)
+			u.report("mount", u.size, true)
+			return nil
+		}
 		exists, err := u.exists(ctx)
 		if err != nil {
 			return err
 		}
 		if exists {
 			u.report("exists", u.size, true)
-			return nil
-		}
-		if u.mount(ctx) {
-			u.report("mount", u.size, true)
 			return nil
 		}
 	}
@@ -190,7 +205,7 @@ func (u *upload) exists(ctx context.Context) (bool, error) {
 func (u *upload) mount(ctx context.Context) bool {
 	c := u.s.client
 	from := c.source(u.s.repo, u.layer, u.digest)
-	if from == "" || u.noMount {
+	if from == "" || u.noMount || c.refusesMount(from, u.s.repo) {
 		return false
 	}
 	u.noMount = true
@@ -210,8 +225,28 @@ func (u *upload) mount(ctx context.Context) bool {
 			s.abandon(ctx, location)
 		}
 	}
+	c.unmountable(from, u.s.repo)
 	c.log.Debug("not mounted", zap.Stringer("digest", u.digest), zap.String("from", from), zap.Error(err))
 	return false
+}
+
+// maxMountRefusals is how often a mount is tried between two repositories that never worked.
+const maxMountRefusals = 3
+
+type mountKey struct{ from, to string }
+
+// unmountable counts a refused mount. Some registries never mount, and then asking for each blob is in vain; but
+// one blob may be gone while others are not, so one refusal says little.
+func (c *Client) unmountable(from string, to name.Repository) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refusals[mountKey{from, to.Name()}]++
+}
+
+func (c *Client) refusesMount(from string, to name.Repository) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refusals[mountKey{from, to.Name()}] >= maxMountRefusals
 }
 
 // begin opens an upload session, or mounts a blob when from is not empty.
