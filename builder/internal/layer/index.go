@@ -42,7 +42,7 @@ type entry struct {
 	// name is clean and relative; of a whiteout, the path that is gone or the directory that is opaque.
 	name string
 	kind entryKind
-	// inode of a file, directory, link or device.
+	// inode of a file, directory, link or device; of a hard link, only what its header says of the inode.
 	inode *tree.Inode
 	// target is a hard link's other name.
 	target string
@@ -115,7 +115,8 @@ func (rd reader) entry(tr *tar.Reader, h *tar.Header) (entry, bool, error) {
 		return entry{}, false, fmt.Errorf("the root is a %q", h.Typeflag)
 	}
 	if h.Typeflag == tar.TypeLink {
-		return entry{name: name, kind: entryHardLink, target: cleanName(h.Linkname)}, true, nil
+		m, err := readMeta(h)
+		return entry{name: name, kind: entryHardLink, target: cleanName(h.Linkname), inode: tree.NewFile(m, 0, nil)}, true, err
 	}
 	ino, err := rd.inode(tr, h, name)
 	return entry{name: name, inode: ino}, ino != nil, err
@@ -248,6 +249,9 @@ func (x *Index) apply(prev *tree.Tree, made int64) (*tree.Tree, error) {
 			return nil, fmt.Errorf("entry %q: %w", e.name, err)
 		}
 	}
+	if err := a.finishLinks(); err != nil {
+		return nil, err
+	}
 	return a.e.Commit(), nil
 }
 
@@ -256,6 +260,8 @@ type applier struct {
 	made int64 // time of missing parents
 	// written are the paths of this layer and the directories above them, kept only if it has whiteouts.
 	written map[string]bool
+	// links are the files that this layer gives further names.
+	links map[*tree.Inode]*links
 	// lastDir and lastReal remember the parent that was resolved last: entries come directory by directory.
 	lastDir, lastReal string
 	known             bool
@@ -330,34 +336,6 @@ func (a *applier) mkdirAll(p string) error {
 		}
 	}
 	return nil
-}
-
-func (a *applier) hardLink(en entry) error {
-	p, err := a.place(en.name)
-	if err != nil {
-		return err
-	}
-	target, ino, err := a.e.Resolve(en.target, false)
-	if err != nil {
-		return err
-	}
-	if ino == nil {
-		return fmt.Errorf("hard link to %q: %w", en.target, fs.ErrNotExist)
-	}
-	if ino.Type == tree.Dir {
-		return fmt.Errorf("hard link to the directory %q", en.target)
-	}
-	if target == p {
-		return errors.New("hard link to itself")
-	}
-	if !ino.Shared {
-		ino = ino.With(ino.Meta)
-		ino.Shared = true
-		if err := a.e.Put(target, ino); err != nil {
-			return err
-		}
-	}
-	return a.put(p, ino)
 }
 
 func (a *applier) whiteout(name string) error {
