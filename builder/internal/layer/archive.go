@@ -35,8 +35,7 @@ func ReadArchive(s *store.Store, ino *tree.Inode) (*tree.Tree, error) {
 	}
 	spool := &spoolFile{store: s}
 	spool.keep(f)
-	counted := &countReader{r: io.TeeReader(r, f)}
-	idx, err := spool.reader(counted, true).index(counted)
+	idx, err := newReader(true, spool.place).index(io.TeeReader(newExpansion(r, ino.Size), f))
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

@@ -40,8 +40,6 @@ type recorder struct {
 	// pos is how much of the tar file went by; up to until it is left out; gap is what was left out before buf.
 	pos, until, gap int64
 	err             error
-	// useless is set by a content that has to be read to know what it is: there can be no index.
-	useless bool
 }
 
 func newRecorder(s *store.Store) *recorder {
@@ -59,14 +57,10 @@ func (r *recorder) elide(n int64) { r.until = r.pos + n }
 
 // follow makes a reader of the same tar file say where contents are.
 func (r *recorder) follow(rd *reader) {
-	place, keep := rd.place, rd.keep
+	place := rd.place
 	rd.place = func(off, size int64) tree.Content {
 		r.elide(size)
 		return place(off, size)
-	}
-	rd.keep = func(src io.Reader, size int64) (tree.Content, error) {
-		r.useless = true
-		return keep(src, size)
 	}
 }
 
@@ -130,14 +124,7 @@ func decodeIndex(r io.Reader, place func(off, size int64) tree.Content) (*Index,
 	}
 	defer z.Close()
 	h := &hollow{r: bufio.NewReaderSize(io.LimitReader(z, maxIndexBytes), pieceSize)}
-	rd := reader{
-		at:    func() int64 { return h.pos },
-		place: place,
-		keep: func(io.Reader, int64) (tree.Content, error) {
-			return nil, errors.New("a sparse file, whose contents no index has")
-		},
-	}
-	idx, err := rd.index(h)
+	idx, err := newReader(false, place).index(h)
 	if err != nil {
 		return nil, fmt.Errorf("layer index: %w", err)
 	}

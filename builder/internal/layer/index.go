@@ -20,16 +20,26 @@ const xattrPrefix = "SCHILY.xattr."
 // opaqueName is the whiteout that stands for everything a lower layer has in a directory.
 const opaqueName = whiteoutPrefix + whiteoutPrefix + ".opq"
 
-// Limits on what a hostile layer may make us keep.
+// Limits on what an entry of a hostile layer may make us do. That an extended header has at most 1 MiB, archive/tar sees to.
 const (
-	maxEntries    = 5_000_000
 	maxDepth      = 256
 	maxXattrBytes = 64 << 10
 	// inlineLimit: /etc/passwd and /etc/group up to this size are kept in the index.
 	inlineLimit = 10 << 20
-	// maxSparse: a few bytes of a tar file can stand for any number of zeros.
-	maxSparse = 1 << 30
+	// maxSparse: a few bytes of a tar file can stand for any number of zeros, which whoever reads the file must read.
+	maxSparse = 64 << 30
 )
+
+// limits are those on what a whole layer may make us keep in memory.
+type limits struct {
+	entries int
+	// names is the sum of names, link targets and extended attributes, in bytes.
+	names int64
+	// pieces is the number of parts of sparse files.
+	pieces int
+}
+
+func defaultLimits() limits { return limits{entries: 5_000_000, names: 512 << 20, pieces: 1_000_000} }
 
 // Index is a layer without its contents: its headers in order, with the place of each content. Apply makes Trees of it.
 type Index struct {
@@ -61,31 +71,46 @@ const (
 type reader struct {
 	// plain makes whiteouts files like any other.
 	plain bool
-	// at tells how far the tar file was read: after a header, where the content begins.
-	at func() int64
 	// place gives the Content for a range of the tar file.
 	place func(off, size int64) tree.Content
-	// keep gives the Content for bytes that are not in one piece, and reads them.
-	keep func(r io.Reader, size int64) (tree.Content, error)
+	// left is what may still be kept.
+	left limits
+	tape *tape
 }
 
-func (rd reader) index(r io.Reader) (*Index, error) {
+func newReader(plain bool, place func(off, size int64) tree.Content) *reader {
+	return &reader{plain: plain, place: place, left: defaultLimits()}
+}
+
+// index reads a tar file to its end. What may follow it is left in r.
+func (rd *reader) index(r io.Reader) (*Index, error) {
 	idx := &Index{}
-	tr := tar.NewReader(r)
+	most := rd.left
+	rd.tape = &tape{r: r}
+	tr := tar.NewReader(rd.tape)
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			return idx, nil
 		}
-		if err != nil {
-			return nil, fmt.Errorf("read tar: %w", err)
+		if errors.Is(err, tar.ErrFieldTooLong) {
+			return nil, fmt.Errorf("read tar: after %d entries: an extended header of more than 1 MiB: %w", len(idx.entries), err)
 		}
-		if len(idx.entries) >= maxEntries {
-			return nil, fmt.Errorf("the layer has more than %d entries", maxEntries)
+		if err != nil {
+			return nil, fmt.Errorf("read tar: after %d entries: %w", len(idx.entries), err)
+		}
+		if rd.left.entries--; rd.left.entries < 0 {
+			return nil, fmt.Errorf("the layer has more than %d entries", most.entries)
 		}
 		e, ok, err := rd.entry(tr, h)
 		if err != nil {
-			return nil, fmt.Errorf("entry %q: %w", h.Name, err)
+			return nil, fmt.Errorf("entry %q: %w", brief(h.Name), err)
+		}
+		switch {
+		case rd.left.names < 0:
+			return nil, fmt.Errorf("the layer has more than %d MiB of names, link targets and extended attributes", most.names>>20)
+		case rd.left.pieces < 0:
+			return nil, fmt.Errorf("the sparse files of the layer have more than %d parts", most.pieces)
 		}
 		if ok {
 			idx.entries = append(idx.entries, e)
@@ -94,51 +119,83 @@ func (rd reader) index(r io.Reader) (*Index, error) {
 	}
 }
 
+// brief shortens a name for an error.
+func brief(name string) string {
+	if len(name) > 300 {
+		return fmt.Sprintf("%s... (%d bytes)", name[:300], len(name))
+	}
+	return name
+}
+
 // cleanName makes an entry's name relative to the root, clamping what would lead out of it.
 func cleanName(name string) string {
 	return strings.TrimPrefix(path.Clean("/"+name), "/")
 }
 
-func (rd reader) entry(tr *tar.Reader, h *tar.Header) (entry, bool, error) {
+func (rd *reader) entry(tr *tar.Reader, h *tar.Header) (entry, bool, error) {
 	name := cleanName(h.Name)
+	start, form := rd.tape.n, formOf(h)
+	var pieces []piece
+	if form == notSparse {
+		rd.tape.keepFrom(start + h.Size)
+	} else {
+		var err error
+		var stored int64
+		if pieces, stored, err = rd.tape.pieces(h, form); err != nil {
+			return entry{}, false, err
+		}
+		rd.tape.keepFrom(start + stored)
+		rd.left.pieces -= len(pieces)
+	}
+	rd.left.names -= int64(len(name) + len(h.Linkname))
 	if strings.IndexByte(name, 0) >= 0 || strings.IndexByte(h.Linkname, 0) >= 0 {
 		return entry{}, false, errors.New("a NUL byte in the name")
 	}
 	if strings.Count(name, "/") >= maxDepth {
 		return entry{}, false, fmt.Errorf("more than %d directories deep", maxDepth)
 	}
-	dir, base := path.Split(name)
-	if strings.HasPrefix(base, whiteoutPrefix) && !rd.plain {
-		return readWhiteout(strings.TrimSuffix(dir, "/"), base)
+	if !rd.plain && (strings.HasPrefix(name, whiteoutPrefix) || strings.Contains(name, "/"+whiteoutPrefix)) {
+		return readWhiteout(name)
 	}
 	if name == "" && h.Typeflag != tar.TypeDir {
 		return entry{}, false, fmt.Errorf("the root is a %q", h.Typeflag)
 	}
 	if h.Typeflag == tar.TypeLink {
-		m, err := readMeta(h)
+		m, err := rd.meta(h)
 		return entry{name: name, kind: entryHardLink, target: cleanName(h.Linkname), inode: tree.NewFile(m, 0, nil)}, true, err
 	}
-	ino, err := rd.inode(tr, h, name)
+	ino, err := rd.inode(tr, h, name, pieces)
 	return entry{name: name, inode: ino}, ino != nil, err
 }
 
-func readWhiteout(dir, base string) (entry, bool, error) {
+// readWhiteout reads an entry with a component that begins with the whiteout's prefix.
+func readWhiteout(name string) (entry, bool, error) {
+	dir, base := path.Split(name)
+	dir = strings.TrimSuffix(dir, "/")
 	if base == opaqueName {
+		base = ""
+	}
+	for part := range strings.SplitSeq(path.Join(dir, base), "/") {
+		if strings.HasPrefix(part, whiteoutPrefix+whiteoutPrefix) {
+			// Other markers of AUFS (.wh..wh.plnk/ and the like) say nothing about files.
+			return entry{}, false, nil
+		}
+	}
+	if strings.HasPrefix(dir, whiteoutPrefix) || strings.Contains(dir, "/"+whiteoutPrefix) {
+		return entry{}, false, errors.New("a name below a whiteout")
+	}
+	if base == "" {
 		return entry{name: dir, kind: entryOpaque}, true, nil
 	}
 	gone := strings.TrimPrefix(base, whiteoutPrefix)
-	if strings.HasPrefix(gone, whiteoutPrefix) {
-		// Other markers of AUFS (.wh..wh.plnk and the like) say nothing about files.
-		return entry{}, false, nil
-	}
 	if gone == "" || gone == "." || gone == ".." {
 		return entry{}, false, fmt.Errorf("a whiteout of %q", gone)
 	}
 	return entry{name: path.Join(dir, gone), kind: entryWhiteout}, true, nil
 }
 
-func (rd reader) inode(tr *tar.Reader, h *tar.Header, name string) (*tree.Inode, error) {
-	m, err := readMeta(h)
+func (rd *reader) inode(tr *tar.Reader, h *tar.Header, name string, pieces []piece) (*tree.Inode, error) {
+	m, err := rd.meta(h)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +203,7 @@ func (rd reader) inode(tr *tar.Reader, h *tar.Header, name string) (*tree.Inode,
 	case tar.TypeXGlobalHeader:
 		return nil, nil
 	case tar.TypeReg, '7', tar.TypeGNUSparse:
-		return rd.file(tr, h, m, name)
+		return rd.file(tr, h, m, name, pieces)
 	case tar.TypeDir:
 		return tree.NewDir(m), nil
 	case tar.TypeSymlink:
@@ -165,28 +222,23 @@ func (rd reader) inode(tr *tar.Reader, h *tar.Header, name string) (*tree.Inode,
 	}
 }
 
-func (rd reader) file(tr *tar.Reader, h *tar.Header, m tree.Meta, name string) (*tree.Inode, error) {
-	if h.Size == 0 {
+func (rd *reader) file(tr *tar.Reader, h *tar.Header, m tree.Meta, name string, pieces []piece) (*tree.Inode, error) {
+	switch {
+	case h.Size == 0:
 		return tree.NewFile(m, 0, nil), nil
-	}
-	if sparse(h) {
+	case formOf(h) != notSparse:
 		if h.Size > maxSparse {
 			return nil, fmt.Errorf("a sparse file of %d bytes, more than the limit of %d", h.Size, int64(maxSparse))
 		}
-		c, err := rd.keep(tr, h.Size)
-		if err != nil {
-			return nil, err
-		}
-		return tree.NewFile(m, h.Size, c), nil
-	}
-	if inline(name, h.Size) {
+		return tree.NewFile(m, h.Size, newSparse(rd.place, rd.tape.n, h.Size, pieces)), nil
+	case inline(name, h.Size):
 		b := make([]byte, h.Size)
 		if _, err := io.ReadFull(tr, b); err != nil {
 			return nil, err
 		}
 		return tree.NewFile(m, h.Size, tree.Bytes(b)), nil
 	}
-	return tree.NewFile(m, h.Size, rd.place(rd.at(), h.Size)), nil
+	return tree.NewFile(m, h.Size, rd.place(rd.tape.n, h.Size)), nil
 }
 
 // inline reports whether a file's bytes are in the index, because USER and --chown ask for them.
@@ -194,20 +246,7 @@ func inline(name string, size int64) bool {
 	return (name == "etc/passwd" || name == "etc/group") && size <= inlineLimit
 }
 
-// sparse reports whether the content is not one range of the tar file.
-func sparse(h *tar.Header) bool {
-	if h.Typeflag == tar.TypeGNUSparse {
-		return true
-	}
-	for k := range h.PAXRecords {
-		if strings.HasPrefix(k, "GNU.sparse.") {
-			return true
-		}
-	}
-	return false
-}
-
-func readMeta(h *tar.Header) (tree.Meta, error) {
+func (rd *reader) meta(h *tar.Header) (tree.Meta, error) {
 	m := tree.Meta{Mode: uint16(h.Mode & 0o7777), UID: uint32(h.Uid), GID: uint32(h.Gid), MTime: h.ModTime.Unix()}
 	total := 0
 	for k, v := range h.PAXRecords {
@@ -222,6 +261,7 @@ func readMeta(h *tar.Header) (tree.Meta, error) {
 			m.Xattrs = map[string]string{}
 		}
 		m.Xattrs[attr] = v
+		rd.left.names -= int64(len(k) + len(v))
 	}
 	return m, nil
 }

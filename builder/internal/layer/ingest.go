@@ -100,7 +100,7 @@ func (in *ingester) unwrap(src io.Reader, keep bool) (*Index, error) {
 		z, err := decompress(src)
 		if err == nil {
 			buf, _ := buffers.Get().(*[]byte)
-			_, err = io.CopyBuffer(struct{ io.Writer }{pw}, struct{ io.Reader }{z}, *buf)
+			_, err = io.CopyBuffer(struct{ io.Writer }{pw}, newExpansion(z, in.layer.size), *buf)
 			buffers.Put(buf)
 			err = errors.Join(err, z.Close())
 		}
@@ -125,12 +125,12 @@ func (in *ingester) unwrap(src io.Reader, keep bool) (*Index, error) {
 func (in *ingester) read(r io.Reader, keep bool) (*Index, v1.Hash, error) {
 	h := sha256.New()
 	w := io.Writer(h)
+	var f *os.File
 	if keep {
-		f, err := in.store.Spool()
-		if err != nil {
+		var err error
+		if f, err = in.store.Spool(); err != nil {
 			return nil, v1.Hash{}, err
 		}
-		in.spool.keep(f)
 		w = io.MultiWriter(h, f)
 	}
 	var rec *recorder
@@ -139,23 +139,27 @@ func (in *ingester) read(r io.Reader, keep bool) (*Index, v1.Hash, error) {
 		defer rec.abort()
 		w = io.MultiWriter(w, rec)
 	}
-	counted := &countReader{r: io.TeeReader(r, w)}
-	rd := in.spool.reader(counted, false)
+	all := io.TeeReader(r, w)
+	rd := newReader(false, in.spool.place)
 	if rec != nil {
-		rec.follow(&rd)
+		rec.follow(rd)
 	}
-	idx, err := rd.index(counted)
+	idx, err := rd.index(all)
+	if err == nil {
+		// What follows the tar's end belongs to the diffID.
+		_, err = io.Copy(io.Discard, all)
+	}
+	if err == nil && rec != nil {
+		in.layer.index, err = rec.finish()
+	}
 	if err != nil {
-		return nil, v1.Hash{}, err
-	}
-	// What follows the tar's end belongs to the diffID.
-	if _, err := io.Copy(io.Discard, counted); err != nil {
-		return nil, v1.Hash{}, err
-	}
-	if rec != nil && !rec.useless {
-		if in.layer.index, err = rec.finish(); err != nil {
-			return nil, v1.Hash{}, err
+		if keep {
+			err = errors.Join(err, f.Close())
 		}
+		return nil, v1.Hash{}, err
+	}
+	if keep {
+		in.spool.keep(f)
 	}
 	return idx, v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))}, nil
 }
@@ -178,14 +182,28 @@ func (l *limitReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-type countReader struct {
-	r io.Reader
-	n int64
+// A compressed file may become so many times larger, or so large in any case.
+const (
+	maxRatio   = 1000
+	ratioFloor = 1 << 30
+)
+
+// expansion stops what a compressed file of some size expands to.
+type expansion struct {
+	r    io.Reader
+	size int64
+	left int64
 }
 
-func (c *countReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
+func newExpansion(r io.Reader, size int64) *expansion {
+	return &expansion{r: r, size: size, left: max(ratioFloor, min(size, 1<<50)*maxRatio)}
+}
+
+func (e *expansion) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	if e.left -= int64(n); e.left < 0 {
+		return 0, fmt.Errorf("%d compressed bytes become more than %d times as many, and more than the %d bytes that are always allowed", e.size, maxRatio, ratioFloor)
+	}
 	return n, err
 }
 
@@ -226,17 +244,8 @@ func (s *spoolFile) keep(f *os.File) {
 	s.file = f
 }
 
-// reader reads a tar file whose bytes are, or can be, in the spool.
-func (s *spoolFile) reader(at *countReader, plain bool) reader {
-	return reader{
-		plain: plain,
-		at:    func() int64 { return at.n },
-		place: func(off, size int64) tree.Content { return &spooled{s, off, size} },
-		keep: func(r io.Reader, size int64) (tree.Content, error) {
-			return keepSparse(s.store, r, size)
-		},
-	}
-}
+// place is the content of a range of the spool.
+func (s *spoolFile) place(off, size int64) tree.Content { return &spooled{s, off, size} }
 
 // spooled is a range of a spool. It implements tree.Content and FileRange.
 type spooled struct {

@@ -179,7 +179,8 @@ func TestApply(t *testing.T) {
 		{name: "whiteout and file, both orders", layers: []tarball{{{"a", reg, "1"}, {"b", reg, "1"}}, {{".wh.a", reg, ""}, {"a", reg, "2"}, {"b", reg, "2"}, {".wh.b", reg, ""}}}, want: "a=2 b=2"},
 		{name: "whiteout of nothing", layers: []tarball{{{".wh.a", reg, ""}, {"x/.wh.b", reg, ""}}}, want: ""},
 		{name: "opaque before and after", layers: []tarball{{{"a/old", reg, "1"}, {"b/old", reg, "1"}, {"b/s/old", reg, "1"}}, {{"a/.wh..wh..opq", reg, ""}, {"a/new", reg, "2"}, {"b/s/new", reg, "2"}, {"b/.wh..wh..opq", reg, ""}}}, want: "a/ a/new=2 b/ b/s/ b/s/new=2"},
-		{name: "other AUFS markers", layers: []tarball{{{".wh..wh.plnk/1", reg, ""}, {".wh..wh.aufs", reg, ""}, {"a", reg, "1"}}}, fails: false, want: ".wh..wh.plnk/ .wh..wh.plnk/1= a=1"},
+		{name: "other AUFS markers", layers: []tarball{{{".wh..wh.plnk/1", reg, ""}, {".wh..wh.aufs", reg, ""}, {"a/.wh..wh.orph/x", reg, ""}, {"a/b", reg, "1"}}}, want: "a/ a/b=1"},
+		{name: "below a whiteout", layers: []tarball{{{"a/.wh.b/c", reg, "1"}}}, fails: true},
 		{name: "whiteout of the parent", layers: []tarball{{{".wh...", reg, ""}}}, fails: true},
 		{name: "hard link", layers: []tarball{{{"a", reg, "1"}, {"b", hard, "/a"}}}, want: "a=1 b=1*"},
 		{name: "hard link to a lower layer", layers: []tarball{{{"a", reg, "1"}}, {{"b", hard, "a"}}}, want: "a=1 b=1*"},
@@ -401,20 +402,28 @@ func FuzzIndex(f *testing.F) {
 		f.Add(buf.Bytes())
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r := &countReader{r: bytes.NewReader(b)}
-		rd := reader{
-			at: func() int64 { return r.n },
-			place: func(off, size int64) tree.Content {
-				if off+size > int64(len(b))+512 || off < 0 {
-					t.Fatalf("content at %d, %d bytes, of a file of %d", off, size, len(b))
-				}
-				return failing{int(size)}
-			},
-			keep: func(io.Reader, int64) (tree.Content, error) { return nil, errors.New("sparse") },
-		}
-		idx, err := rd.index(r)
+		idx, err := newReader(false, func(off, size int64) tree.Content {
+			if off < 0 || size <= 0 || off+size > int64(len(b))+tarBlock {
+				t.Fatalf("content at %d, %d bytes, of a tar file of %d", off, size, len(b))
+			}
+			return failing{int(size)}
+		}).index(bytes.NewReader(b))
 		if err != nil {
 			return
+		}
+		for _, e := range idx.entries {
+			if e.inode == nil {
+				continue
+			}
+			if c, ok := e.inode.Content().(*sparse); ok {
+				at := int64(0)
+				for _, p := range c.pieces {
+					if p.offset < at || p.size <= 0 || p.offset+p.size > e.inode.Size {
+						t.Fatalf("%+v of a file of %d", p, e.inode.Size)
+					}
+					at = p.offset + p.size
+				}
+			}
 		}
 		tr, err := idx.Apply(tree.Empty())
 		if err != nil {
