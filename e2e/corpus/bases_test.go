@@ -14,11 +14,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
@@ -31,7 +28,8 @@ func bases(ctx context.Context) (map[string]v1.Image, error) {
 	}
 	images := map[string]v1.Image{"BASE": busybox}
 	for name, make := range map[string]func(v1.Image) (v1.Image, error){
-		"CONFIGURED": configured, "LAYERED": layered, "MANY": many, "ZSTD": zstandard, "MEMBERS": members, "DOCKERTYPES": dockerTypes,
+		"CONFIGURED": configured, "LAYERED": layered, "LINKED": linked, "MANY": many, "DOCKERTYPES": dockerTypes,
+		"PLAIN": with(plain), "ZSTD": with(frames), "MEMBERS": with(members), "ESTARGZ": with(estargz), "ZSTDCHUNKED": with(zstdChunked),
 	} {
 		if images[name], err = make(busybox); err != nil {
 			return nil, fmt.Errorf("base %s: %w", name, err)
@@ -61,16 +59,15 @@ func configured(busybox v1.Image) (v1.Image, error) {
 	return mutate.ConfigFile(busybox, config)
 }
 
-// layered has upper layers that remove and hide what lower ones have. A hard link to a lower layer's file is not among them:
-// BuildKit's own unpacking fails on it.
+// layered has upper layers that remove and hide what lower ones have.
 func layered(busybox v1.Image) (v1.Image, error) {
-	lower, err := layer(types.OCILayer, nil,
+	lower, err := layer(types.OCILayer,
 		tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "d/kept", Typeflag: tar.TypeReg, Mode: 0o644}, tar.Header{Name: "d/gone", Typeflag: tar.TypeReg, Mode: 0o644},
 		tar.Header{Name: "o/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "o/hidden", Typeflag: tar.TypeReg, Mode: 0o644}, tar.Header{Name: "f", Typeflag: tar.TypeReg, Mode: 0o600, Uid: 5, Gid: 6})
 	if err != nil {
 		return nil, err
 	}
-	upper, err := layer(types.OCILayer, nil,
+	upper, err := layer(types.OCILayer,
 		tar.Header{Name: "d/.wh.gone", Typeflag: tar.TypeReg}, tar.Header{Name: "o/.wh..wh..opq", Typeflag: tar.TypeReg}, tar.Header{Name: "o/shown", Typeflag: tar.TypeReg, Mode: 0o644},
 		tar.Header{Name: "no/dir/header", Typeflag: tar.TypeReg, Mode: 0o644})
 	if err != nil {
@@ -79,34 +76,30 @@ func layered(busybox v1.Image) (v1.Image, error) {
 	return mutate.AppendLayers(busybox, lower, upper)
 }
 
+// linked has a layer with another name for a file of a lower one.
+func linked(busybox v1.Image) (v1.Image, error) {
+	lower, err := layer(types.OCILayer,
+		tar.Header{Name: "h/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "h/one", Typeflag: tar.TypeReg, Mode: 0o640, Uid: 7})
+	if err != nil {
+		return nil, err
+	}
+	upper, err := layer(types.OCILayer, tar.Header{Name: "h/two", Typeflag: tar.TypeLink, Linkname: "h/one", Mode: 0o640, Uid: 7})
+	if err != nil {
+		return nil, err
+	}
+	return mutate.AppendLayers(busybox, lower, upper)
+}
+
 // many has more layers than one old mount call takes.
 func many(busybox v1.Image) (v1.Image, error) {
-	layers := make([]v1.Layer, 60)
+	layers := make([]v1.Layer, 200)
 	for i := range layers {
 		var err error
-		if layers[i], err = layer(types.OCILayer, nil, tar.Header{Name: fmt.Sprintf("layer-%02d", i), Typeflag: tar.TypeReg, Mode: 0o644}); err != nil {
+		if layers[i], err = layer(types.OCILayer, tar.Header{Name: fmt.Sprintf("layer-%03d", i), Typeflag: tar.TypeReg, Mode: 0o644}); err != nil {
 			return nil, err
 		}
 	}
 	return mutate.AppendLayers(busybox, layers...)
-}
-
-// zstandard has a layer of two zstd frames.
-func zstandard(busybox v1.Image) (v1.Image, error) {
-	l, err := layer(types.OCILayerZStd, func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) }, tar.Header{Name: "zstd", Typeflag: tar.TypeReg, Mode: 0o644})
-	if err != nil {
-		return nil, err
-	}
-	return mutate.AppendLayers(busybox, l)
-}
-
-// members has a layer of two gzip members.
-func members(busybox v1.Image) (v1.Image, error) {
-	l, err := layer(types.OCILayer, func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }, tar.Header{Name: "members", Typeflag: tar.TypeReg, Mode: 0o644})
-	if err != nil {
-		return nil, err
-	}
-	return mutate.AppendLayers(busybox, l)
 }
 
 // dockerTypes has Docker's media types.
@@ -138,57 +131,3 @@ func dockerTypes(busybox v1.Image) (v1.Image, error) {
 	config.OS, config.Architecture = "linux", runtime.GOARCH
 	return mutate.ConfigFile(image, config)
 }
-
-// layer makes a layer of headers; a regular file's content is its name. A compressor that is given cuts the tar in two parts,
-// each compressed for itself.
-func layer(mediaType types.MediaType, compress func(io.Writer) (io.WriteCloser, error), headers ...tar.Header) (v1.Layer, error) {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, h := range headers {
-		h.ModTime = at
-		content := []byte(h.Name)
-		if h.Typeflag != tar.TypeReg {
-			content = nil
-		}
-		h.Size = int64(len(content))
-		if err := w.WriteHeader(&h); err != nil {
-			return nil, err
-		}
-		if _, err := w.Write(content); err != nil {
-			return nil, err
-		}
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	if compress == nil {
-		return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil }, tarball.WithMediaType(mediaType))
-	}
-	diffID, _, err := v1.SHA256(bytes.NewReader(b.Bytes()))
-	if err != nil {
-		return nil, err
-	}
-	var parts bytes.Buffer
-	for _, part := range [][]byte{b.Bytes()[:700], b.Bytes()[700:]} {
-		z, err := compress(&parts)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := z.Write(part); err != nil {
-			return nil, err
-		}
-		if err := z.Close(); err != nil {
-			return nil, err
-		}
-	}
-	return compressed{static.NewLayer(parts.Bytes(), mediaType), diffID}, nil
-}
-
-// compressed is a layer of compressed bytes that knows what they are uncompressed.
-type compressed struct {
-	v1.Layer
-	diffID v1.Hash
-}
-
-// DiffID implements v1.Layer.
-func (c compressed) DiffID() (v1.Hash, error) { return c.diffID, nil }

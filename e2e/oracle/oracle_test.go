@@ -3,6 +3,7 @@
 package oracle
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"go/ast"
@@ -237,16 +238,16 @@ func level(f *fixture, o outcome) outcome {
 	if noPlatform.MatchString(o.config) {
 		o.config = platformLines.ReplaceAllString(o.config, "")
 	}
+	// Of a stage that it first reaches through a trigger it names the base in full, and says nothing of what that stage copies from.
+	late := bytes.Contains(f.dockerfile, []byte("ONBUILD"))
 	var warnings []string
 	for _, warning := range strings.Split(o.warnings, "\n") {
 		platform := strings.Contains(warning, "InvalidBaseImagePlatform")
-		if len(f.contexts) > 0 || platform && strings.Contains(warning, "Base image alpine was") {
+		if len(f.contexts) > 0 || platform && (strings.Contains(warning, "Base image alpine was") || late) {
 			continue
 		}
 		if platform {
-			// And it names the image in full when the stage was first reached through a trigger.
-			warning = strings.Replace(warning[4:], "Base image docker.io/library/", "Base image ", 1)
-			warning = strings.Replace(warning, ":latest was", " was", 1)
+			warning = warning[4:]
 		}
 		warning = anySuggestion.ReplaceAllString(warning, "(did you mean")
 		warnings = append(warnings, warning)
