@@ -39,7 +39,6 @@ func (m *mounted) release() {
 // mounts prepares all mounts of a RUN. The caller releases them when the process is dead, also after an error.
 func (r *run) mounts(ctx context.Context, op plan.Run) (*mounted, error) {
 	m := &mounted{}
-	sockets := 0
 	for _, pm := range op.Mounts {
 		var err error
 		switch pm.Type {
@@ -52,7 +51,7 @@ func (r *run) mounts(ctx context.Context, op plan.Run) (*mounted, error) {
 		case "secret":
 			err = r.secretMount(m, pm)
 		case "ssh":
-			err = r.sshMount(m, pm, &sockets)
+			err = r.sshMount(m, pm)
 		default:
 			err = fmt.Errorf("unsupported mount type %q", pm.Type)
 		}

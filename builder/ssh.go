@@ -97,8 +97,8 @@ func (readOnlyAgent) Lock([]byte) error              { return errReadOnly }
 func (readOnlyAgent) Unlock([]byte) error            { return errReadOnly }
 func (readOnlyAgent) Signers() ([]ssh.Signer, error) { return nil, errReadOnly }
 
-// sshMount shows an agent's socket. The first one is SSH_AUTH_SOCK.
-func (r *run) sshMount(m *mounted, pm plan.Mount, count *int) error {
+// sshMount shows an agent's socket. That the first one is SSH_AUTH_SOCK is in the plan.
+func (r *run) sshMount(m *mounted, pm plan.Mount) error {
 	a, ok := r.x.agents[pm.ID]
 	if !ok {
 		if pm.Required {
@@ -133,10 +133,6 @@ func (r *run) sshMount(m *mounted, pm plan.Mount, count *int) error {
 			go a.serve(conn)
 		}
 	}()
-	if *count == 0 {
-		m.env = append(m.env, "SSH_AUTH_SOCK="+pm.Target)
-	}
-	*count++
 	m.mounts = append(m.mounts, isolation.Mount{Target: pm.Target, Source: path})
 	return nil
 }

@@ -99,7 +99,7 @@ func (c *Client) newImage(ctx context.Context, written string, ref name.Referenc
 		return nil, unsupported("the image config is not valid JSON")
 	}
 	if config.OS == "windows" {
-		return nil, unsupported("a Windows image")
+		return nil, unsupported("a Windows image; only Linux images can be built")
 	}
 	if (config.OS != "" && config.OS != want.OS) || (config.Architecture != "" && config.Architecture != want.Architecture) {
 		// Like docker build: whoever names a single-platform image by tag or digest gets it.
@@ -146,19 +146,29 @@ func checkManifest(m *v1.Manifest) error {
 		return unsupported("more than %d layers", maxLayers)
 	}
 	for i, d := range m.Layers {
-		mt := string(d.MediaType)
-		switch {
-		case len(d.URLs) > 0 || !d.MediaType.IsDistributable():
-			return unsupported("layer %d is foreign (its content is not in the registry)", i+1)
-		case strings.HasSuffix(mt, "+encrypted"):
-			return unsupported("layer %d is encrypted", i+1)
-		case !d.MediaType.IsLayer() && mt != dockerLayerZstd:
-			return unsupported("layer %d has the media type %q", i+1, escape(mt))
-		case d.Size < 0:
-			return unsupported("layer %d has a negative size", i+1)
+		if why := unusable(d); why != "" {
+			return unsupported("layer %d of %d (%s) %s", i+1, len(m.Layers), d.Digest, why)
 		}
 	}
 	return nil
+}
+
+// unusable says why a layer cannot be built on, and nothing of others.
+func unusable(d v1.Descriptor) string {
+	mt := string(d.MediaType)
+	switch {
+	case len(d.URLs) > 0:
+		return fmt.Sprintf("is foreign: its content is not in the registry but at %s", escape(d.URLs[0]))
+	case !d.MediaType.IsDistributable():
+		return "is foreign: it must not be distributed, so an image on it could not be pushed"
+	case strings.HasSuffix(mt, "+encrypted"):
+		return "is encrypted: it cannot be read without its key"
+	case !d.MediaType.IsLayer() && mt != dockerLayerZstd:
+		return fmt.Sprintf("has the media type %q, which is not one of a layer", escape(mt))
+	case d.Size < 0:
+		return "has a negative size"
+	}
+	return ""
 }
 
 // fetchConfig reads the image config and verifies size and digest.

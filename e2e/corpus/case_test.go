@@ -35,6 +35,7 @@ type testCase struct {
 type options struct {
 	opts    map[string]string // arg A=B, label A=B, target T, platform P, context NAME=VALUE as BuildKit's options
 	secrets []string          // secret id=ID,src=FILE; FILE is relative to the context
+	ssh     []string          // ssh ID: the agent of the world, by this id
 	file    string            // file PATH: the Dockerfile's name
 	phrase  string            // fails PHRASE: both must refuse, and both must say this
 	fails   bool
@@ -116,6 +117,8 @@ func parseOptions(text string) (options, error) {
 			o.opts[verb] = value
 		case "secret":
 			o.secrets = append(o.secrets, value)
+		case "ssh":
+			o.ssh = append(o.ssh, value)
 		case "file":
 			o.file = value
 		case "fails":

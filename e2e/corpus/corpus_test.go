@@ -181,6 +181,7 @@ func (r *runner) byUs(t *testing.T, c testCase, p place) outcome {
 			secrets = append(secrets, strings.ReplaceAll(s, "src=", "src="+p.context+"/"))
 		}
 		env["KANIKO_SECRET"] = strings.Join(secrets, "\n")
+		env["KANIKO_SSH"] = strings.Join(r.agents(c), "\n")
 		for k, v := range env {
 			if v == "" {
 				delete(env, k) // a variable of a later version is unknown even when it is empty
@@ -205,6 +206,15 @@ func (r *runner) byUs(t *testing.T, c testCase, p place) outcome {
 		}
 	}
 	return o
+}
+
+// agents are the ssh agents of a case, as both builders take them.
+func (r *runner) agents(c testCase) []string {
+	var list []string
+	for _, id := range c.options.ssh {
+		list = append(list, id+"="+r.agent)
+	}
+	return list
 }
 
 // lines are the options of one kind as kaniko-go takes them. Build arguments include the ones of the world.

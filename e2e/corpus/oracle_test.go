@@ -57,6 +57,7 @@ func (r *runner) byBuildKit(t *testing.T, c testCase, p place) outcome {
 		for _, secret := range c.options.secrets {
 			s.Secrets = append(s.Secrets, strings.ReplaceAll(secret, "src=", "src="+p.context+"/"))
 		}
+		s.SSH = r.agents(c)
 		d := describer{begun: r.begun, base: r.layers, hide: r.hide()}
 		if withEpoch {
 			s.Options["build-arg:SOURCE_DATE_EPOCH"], d.epoch = strconv.Itoa(epoch), time.Unix(epoch, 0)

@@ -4,6 +4,7 @@ package corpus
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
@@ -31,6 +33,8 @@ type world struct {
 	debian string
 	root   string // of the web server, one directory a case
 	host   string // of the web server
+	// agent is the socket of an ssh agent that holds no keys.
+	agent string
 }
 
 // served is the time of what the web server gives.
@@ -75,7 +79,31 @@ func newWorld(t *testing.T, binary string, debian bool) *world {
 	t.Cleanup(server.Close)
 	w.host = strings.TrimPrefix(server.URL, "http://")
 	w.args["HTTP"] = w.host
+	w.agent = filepath.Join(testenv.Dir(t), "agent")
+	serveAgent(t, w.agent)
 	return w
+}
+
+// serveAgent answers as an ssh agent until the test ends.
+func serveAgent(t *testing.T, socket string) {
+	t.Helper()
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_ = agent.ServeAgent(agent.NewKeyring(), conn) // ends with the connection
+				_ = conn.Close()
+			}()
+		}
+	}()
 }
 
 // hide are the texts that differ from run to run, for strings.NewReplacer.

@@ -19,6 +19,7 @@ type Solve struct {
 	Options    map[string]string // of the frontend: "target", "build-arg:NAME", "label:NAME", "context:NAME", ...
 	Locals     map[string]string // further local directories, by the name that a "context:NAME" option gives them
 	Secrets    []string          // "id=ID,src=FILE"
+	SSH        []string          // "ID=SOCKET"
 	Layouts    map[string]string // OCI layouts, by name
 	// Rewrite lets the exporter clamp file times to SOURCE_DATE_EPOCH.
 	Rewrite     bool
@@ -46,6 +47,9 @@ func (b BuildKit) Solve(ctx context.Context, s Solve) error {
 	}
 	for _, secret := range s.Secrets {
 		args = append(args, "--secret", secret)
+	}
+	for _, agent := range s.SSH {
+		args = append(args, "--ssh", agent)
 	}
 	ctx, cancel := context.WithTimeout(ctx, buildLimit)
 	defer cancel()
