@@ -102,14 +102,16 @@ func (m *Model) place(parts []string, e Entry, n *node) error {
 		return err
 	}
 	parent := at[len(at)-1].node
-	if parent.typ != '5' {
+	if parent.typ != '5' || len(at) > maxDepth {
 		return errPath
 	}
 	old := parent.kids[base]
 	if e.Type == '1' {
+		header := n
 		if n, err = m.hardLinked(e.Link); err != nil || old != nil && old.node == n && m.sameName(e.Link, old) {
 			return errEntry
 		}
+		n.relink(header)
 	}
 	if n.typ == '5' && old != nil && old.typ == '5' {
 		n.kids = old.kids
@@ -120,6 +122,21 @@ func (m *Model) place(parts []string, e Entry, n *node) error {
 		above.layer = m.layer
 	}
 	return nil
+}
+
+// relink applies what the header of a further name says to the file. A new owner takes capabilities away.
+func (n *node) relink(header *node) {
+	n.uid, n.gid, n.mtime = header.uid, header.gid, header.mtime
+	if n.typ != '2' {
+		n.mode = header.mode
+	}
+	delete(n.xattrs, "security.capability")
+	for k, v := range header.xattrs {
+		if n.xattrs == nil {
+			n.xattrs = map[string]string{}
+		}
+		n.xattrs[k] = v
+	}
 }
 
 // hardLinked is the inode that a hard link is a further name of.

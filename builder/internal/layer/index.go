@@ -286,7 +286,7 @@ func (x *Index) apply(prev *tree.Tree, made int64) (*tree.Tree, error) {
 	}
 	for _, e := range x.entries {
 		if err := a.apply(e); err != nil {
-			return nil, fmt.Errorf("entry %q: %w", e.name, err)
+			return nil, fmt.Errorf("entry %q: %w", brief(e.name), err)
 		}
 	}
 	if err := a.finishLinks(); err != nil {
@@ -360,7 +360,11 @@ func (a *applier) place(name string) (string, error) {
 		}
 		a.lastDir, a.lastReal, a.known = dir, real, true
 	}
-	return path.Join(a.lastReal, base), nil
+	p := path.Join(a.lastReal, base)
+	if strings.Count(p, "/") >= maxDepth {
+		return "", fmt.Errorf("more than %d directories deep, links followed", maxDepth)
+	}
+	return p, nil
 }
 
 // mkdirAll makes the directories that a layer implies but does not hold.
