@@ -5,8 +5,10 @@ package builder
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/containerd/platforms"
@@ -75,6 +77,13 @@ func (m *images) add(o origin) (*plan.Image, error) {
 	return out, nil
 }
 
+// forget makes the next base of each image a new one.
+func (m *images) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.bases)
+}
+
 // base returns the one baseImage for an image of a plan.
 func (m *images) base(i *plan.Image, disk *store.Store) *baseImage {
 	m.mu.Lock()
@@ -97,10 +106,47 @@ type baseImage struct {
 	// spool keeps layers uncompressed, because they will be unpacked or read out of order.
 	spool bool
 
+	// unpack says that all files will be on disk.
+	unpack bool
+	// indexes are what the cache knows of the layers; nil for nothing.
+	indexes *baseIndexes
+
 	once     sync.Once
 	tree     *tree.Tree
 	ingested []*layer.Ingested
+	deferred []*layer.Deferred
 	err      error
+}
+
+// baseIndexes are the layer indexes that the cache has of a base.
+type baseIndexes struct {
+	x   *executor
+	tag string
+}
+
+// has tells whether the layer need not be here for its Tree.
+func (b *baseImage) has(l v1.Layer) bool {
+	diffID, err := l.DiffID()
+	return err == nil && !b.unpack && b.indexes != nil && b.indexes.x.cache.HasBaseIndex(b.indexes.tag, diffID)
+}
+
+// deferOne makes a layer of what the cache knows of it.
+func (b *baseIndexes) deferOne(ctx context.Context, l v1.Layer) (*layer.Index, *layer.Deferred, error) {
+	wrap := func(err error) error {
+		if ctx.Err() != nil || !errors.Is(err, layer.ErrIndex) {
+			return err
+		}
+		return &badHitError{nil, err}
+	}
+	diffID, err := l.DiffID()
+	if err != nil {
+		return nil, nil, err
+	}
+	r, indexed, err := b.x.cache.BaseIndex(ctx, b.tag, diffID)
+	if err != nil {
+		return nil, nil, &badHitError{nil, err}
+	}
+	return b.x.deferLayer(ctx, l, r, indexed, wrap)
 }
 
 // Tree downloads, verifies and indexes all layers, once.
@@ -118,16 +164,22 @@ func (b *baseImage) pull(ctx context.Context) (*tree.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
+	indexes := make([]*layer.Index, len(layers))
 	ingested := make([]*layer.Ingested, len(layers))
+	deferred := make([]*layer.Deferred, len(layers))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(pullsAtOnce)
 	for i, l := range layers {
 		g.Go(func() error {
-			in, err := layer.Ingest(ctx, b.store, l, b.spool)
+			var err error
+			if b.has(l) {
+				indexes[i], deferred[i], err = b.indexes.deferOne(ctx, l)
+			} else if ingested[i], err = layer.Ingest(ctx, b.store, l, b.spool); err == nil {
+				indexes[i], ingested[i].Index = ingested[i].Index, nil
+			}
 			if err != nil {
 				return fmt.Errorf("image %s: %w", b.image.name, err)
 			}
-			ingested[i] = in
 			return nil
 		})
 	}
@@ -135,13 +187,14 @@ func (b *baseImage) pull(ctx context.Context) (*tree.Tree, error) {
 		return nil, err
 	}
 	t := tree.Empty()
-	for i, in := range ingested {
-		if t, err = in.Index.Apply(t); err != nil {
+	for i, idx := range indexes {
+		if t, err = idx.Apply(t); err != nil {
 			return nil, fmt.Errorf("image %s: layer %d: %w", b.image.name, i+1, err)
 		}
-		in.Index = nil
+		indexes[i] = nil
 	}
-	b.ingested = ingested
+	b.ingested = slices.DeleteFunc(ingested, func(in *layer.Ingested) bool { return in == nil })
+	b.deferred = slices.DeleteFunc(deferred, func(d *layer.Deferred) bool { return d == nil })
 	return t, nil
 }
 
@@ -155,7 +208,9 @@ func (b *baseImage) published(ctx context.Context) ([]v1.Layer, error) {
 		return layers, nil
 	}
 	for i, l := range layers {
-		layers[i] = &pulledLayer{Layer: l, base: b, ctx: ctx}
+		if !b.has(l) {
+			layers[i] = &pulledLayer{Layer: l, base: b, ctx: ctx}
+		}
 	}
 	return layers, nil
 }

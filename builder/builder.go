@@ -57,6 +57,7 @@ type Request struct {
 
 	Output Output
 	Run    RunOptions
+	Cache  CacheOptions
 	// IgnorePaths are absolute; what a RUN changes there is not in its layer.
 	IgnorePaths []string
 	// Dir holds what the build needs on disk; with FallbackDir another directory is made where Dir cannot be.
@@ -187,20 +188,47 @@ func (b *Builder) gather(r Request, src *source, disk *store.Store) (inputs, err
 
 // execute carries out the plans, one after the other, and publishes what they make.
 func (b *Builder) execute(ctx context.Context, r Request, plans []*plan.Plan, in inputs) (res *Result, err error) {
-	b.Log.Expect(total(plans))
+	if in.cache, err = b.openCache(r); err != nil {
+		return nil, err
+	}
+	in.disk.Indexes = in.cache.Enabled()
+	for attempt := 0; ; attempt++ {
+		res, err := b.attempt(ctx, r, plans, in)
+		var bad *badHitError
+		if err == nil || attempt == maxBadHits || !errors.As(err, &bad) || ctx.Err() != nil {
+			return res, err
+		}
+		in.distrust(b.Log, bad)
+		b.Log.Restart()
+		in.images.forget()
+	}
+}
+
+// maxBadHits is how often a build begins again because a layer of the cache turned out to be wrong.
+const maxBadHits = 5
+
+// attempt is one go at the plans, which ends with a badHitError when the cache has promised what it does not have.
+func (b *Builder) attempt(ctx context.Context, r Request, plans []*plan.Plan, in inputs) (res *Result, err error) {
 	var (
 		executors []*executor
 		built     []platformImage
 		labels    []string
+		total     int
 	)
 	for i, p := range plans {
-		x := newExecutor(b, r, p, in)
+		x := newExecutor(ctx, b, r, p, in)
 		if len(plans) > 1 {
 			x.labelPlatform(platforms.Format(r.Platforms[i]))
 		}
 		defer func() { err = errors.Join(err, x.close()) }()
+		if err := x.prepare(ctx); err != nil {
+			return nil, err
+		}
+		total += x.steps()
 		executors = append(executors, x)
 	}
+	b.Log.Expect(total)
+	defer func() { b.flush(ctx, executors, err) }()
 	for _, x := range executors {
 		img, err := x.run(ctx)
 		if err != nil {
@@ -214,16 +242,6 @@ func (b *Builder) execute(ctx context.Context, r Request, plans []*plan.Plan, in
 		b.Log.Warn(fmt.Sprintf("%s: %s (line %d)", w.Rule, w.Message, firstLine(w.Location)))
 	}
 	return b.publish(ctx, r.Output, built, len(built) > 1 || r.asks("BUILDKIT_MULTI_PLATFORM"))
-}
-
-func total(plans []*plan.Plan) int {
-	n := 0
-	for _, p := range plans {
-		for _, st := range p.Stages {
-			n += st.Total
-		}
-	}
-	return n
 }
 
 func dryRun(w io.Writer, plans []*plan.Plan) error {

@@ -17,9 +17,18 @@ import (
 
 // copy carries out a COPY or ADD.
 func (r *run) copy(ctx context.Context, op plan.Copy, before *tree.Tree) (*tree.Tree, error) {
-	source, err := r.source(ctx, op.From)
+	req, err := r.copyRequest(ctx, op)
 	if err != nil {
 		return nil, err
+	}
+	return copy.Apply(before, req)
+}
+
+// copyRequest finds the sources of a COPY or ADD.
+func (r *run) copyRequest(ctx context.Context, op plan.Copy) (copy.Request, error) {
+	source, err := r.source(ctx, op.From)
+	if err != nil {
+		return copy.Request{}, err
 	}
 	req := copy.Request{
 		Source: source, Dest: op.Dest, Chown: op.Chown, Chmod: op.Chmod, Parents: op.Parents,
@@ -27,13 +36,13 @@ func (r *run) copy(ctx context.Context, op plan.Copy, before *tree.Tree) (*tree.
 	}
 	if len(op.Exclude) > 0 {
 		if req.Exclude, err = dockerfile.NewMatcher(op.Exclude); err != nil {
-			return nil, fmt.Errorf("--exclude: %w", err)
+			return req, fmt.Errorf("--exclude: %w", err)
 		}
 	}
 	for _, src := range op.Sources {
 		item, err := r.item(ctx, op, src)
 		if err != nil {
-			return nil, err
+			return req, err
 		}
 		req.Items = append(req.Items, item)
 	}
@@ -41,7 +50,7 @@ func (r *run) copy(ctx context.Context, op plan.Copy, before *tree.Tree) (*tree.
 		meta := tree.Meta{Mode: 0o644, MTime: r.x.times.Now()}
 		req.Items = append(req.Items, copy.Item{Name: f.Name, Inode: tree.NewFile(meta, int64(len(f.Data)), tree.Bytes(f.Data))})
 	}
-	return copy.Apply(before, req)
+	return req, nil
 }
 
 // item is one source: a path, or what is fetched from elsewhere.

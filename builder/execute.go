@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/platforms"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
 	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
 	"github.com/kaniko-go/kaniko-go/builder/internal/image"
 	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
@@ -32,6 +34,7 @@ type inputs struct {
 	agents  map[string]sshAgent
 	caches  *caches
 	remotes *remotes
+	cache   *cache.Cache
 }
 
 // executor carries out one plan.
@@ -49,6 +52,9 @@ type executor struct {
 	// contexts are the named ones; sources and caches are on disk for mounts.
 	contexts contexts
 	sources  sources
+	digests  digests
+	// whole is the context of the build, in which contents are read.
+	whole context.Context //nolint:containedctx // contents know none
 }
 
 // stage is a plan's stage on its way.
@@ -59,11 +65,24 @@ type stage struct {
 	// keeps says that the layers are part of the image that is asked for.
 	keeps bool
 	// done is closed when result or err is set.
-	done   chan struct{}
+	done  chan struct{}
+	root  isolation.Root
+	steps []*step
+	err   error
+
+	// hits are the layers at the stage's beginning that the cache has; complete says that it has all, needed that
+	// something of the stage has to be there.
+	hits             []*hit
+	complete, needed bool
+	tip              *tip
+
+	// result is the Tree when the stage is done, nil if nobody has asked for it yet; rest are the layers that it has over
+	// that of what the stage begins with.
+	mu     sync.Mutex
 	result *tree.Tree
-	root   isolation.Root
-	steps  []*step
-	err    error
+	rest   []*hit
+	// deferred are layers that are here only by their indexes.
+	deferred []*layer.Deferred
 }
 
 // step is an instruction that was carried out.
@@ -74,9 +93,9 @@ type step struct {
 	layer *layerJob
 }
 
-func newExecutor(b *Builder, r Request, p *plan.Plan, in inputs) *executor {
+func newExecutor(ctx context.Context, b *Builder, r Request, p *plan.Plan, in inputs) *executor {
 	x := &executor{
-		Builder: b, inputs: in, req: r, plan: p,
+		Builder: b, inputs: in, req: r, plan: p, whole: ctx,
 		times:  tree.Times{Epoch: p.Epoch},
 		bases:  map[*plan.Image]*baseImage{},
 		stages: map[*plan.Stage]*stage{},
@@ -100,8 +119,31 @@ func newExecutor(b *Builder, r Request, p *plan.Plan, in inputs) *executor {
 	for s := p.Target; s != nil; s = s.Base.Stage {
 		x.stages[s].keeps = true
 	}
-	x.findBases()
 	return x
+}
+
+// prepare finds out what is to be done: all, or what the cache does not have.
+func (x *executor) prepare(ctx context.Context) error {
+	if x.cache.Enabled() {
+		if err := x.lookUp(ctx); err != nil {
+			return err
+		}
+	} else {
+		x.need(x.plan.Target)
+	}
+	x.findBases()
+	return nil
+}
+
+// steps is how many instructions people will see.
+func (x *executor) steps() int {
+	n := 0
+	for _, s := range x.stages {
+		if s.needed {
+			n += s.Total
+		}
+	}
+	return n
 }
 
 // labelPlatform makes the platform a part of what the log calls the stages.
@@ -134,13 +176,18 @@ func (x *executor) findBases() {
 	}
 	for _, st := range x.plan.Stages {
 		base(st.Base.Image, false, false)
-		for _, in := range st.Instructions {
+		if i := st.Base.Image; i != nil && x.cache.Enabled() {
+			x.bases[i].indexes = &baseIndexes{x, x.stages[st].tag()}
+		}
+		for _, in := range x.stages[st].todo() {
 			switch op := in.Op.(type) {
 			case plan.Run:
 				base(bottom(st), true, true)
+				unpacked(x.bases[bottom(st)])
 				for _, m := range op.Mounts {
 					if m.From != nil {
 						base(m.From.Image, true, true)
+						unpacked(x.bases[m.From.Image])
 					}
 				}
 			case plan.Workdir:
@@ -156,6 +203,13 @@ func (x *executor) findBases() {
 				}
 			}
 		}
+	}
+}
+
+// unpacked notes that all files of a base will be on disk; nil is scratch.
+func unpacked(b *baseImage) {
+	if b != nil {
+		b.unpack = true
 	}
 }
 
@@ -178,15 +232,22 @@ func (x *executor) run(whole context.Context) (v1.Image, error) {
 	x.uploadBase(ctx, g)
 	for _, st := range x.plan.Stages {
 		s := x.stages[st]
+		if !s.needed {
+			close(s.done)
+			continue
+		}
 		g.Go(func() error {
 			s.err = x.stage(ctx, s)
 			close(s.done)
 			return s.err
 		})
 	}
-	// All contents are read by now, and the next build or whoever looks afterwards finds the roots as they were.
-	if err := errors.Join(g.Wait(), x.closeRoots()); err != nil {
+	if err := g.Wait(); err != nil {
 		return nil, err
+	}
+	// All contents are read by now, and whoever comes next finds the roots as they were.
+	if err := x.closeRoots(); err != nil {
+		x.Log.Warn(fmt.Sprintf("clean-up after RUN: %v", err))
 	}
 	return x.image(whole)
 }
@@ -194,7 +255,7 @@ func (x *executor) run(whole context.Context) (v1.Image, error) {
 // isolate prepares for RUN, if there is any. It fails before anything is built.
 func (x *executor) isolate() error {
 	for _, st := range x.plan.Stages {
-		for _, in := range st.Instructions {
+		for _, in := range x.stages[st].todo() {
 			if _, ok := in.Op.(plan.Run); !ok {
 				continue
 			}
@@ -221,6 +282,13 @@ func (x *executor) prepareRun(st *plan.Stage) error {
 		return nil
 	}
 	roots, err := isolation.New(x.Isolation, isolation.Options{TempDir: x.disk.TempDir, Dir: x.disk.Dir(), Times: x.times})
+	say := x.Log.Debug
+	if err != nil {
+		say = x.Log.Warn
+	}
+	for _, line := range isolation.Table(isolation.Preflight(x.Isolation, x.disk.Dir())) {
+		say(line)
+	}
 	if err != nil {
 		return &environmentError{fmt.Errorf("RUN cannot be isolated here: %w", err)}
 	}

@@ -71,6 +71,7 @@ func ExitCode(err error) int {
 	var (
 		fromRegistry *registry.Error
 		refused      *isolation.RefusedError
+		tampered     *isolation.TamperError
 		environment  *environmentError
 		setup        *setupError
 		instruction  *instructionError
@@ -82,7 +83,7 @@ func ExitCode(err error) int {
 		return registryCode(fromRegistry.Class)
 	case errors.As(err, &fetched) && fetched.Temporary:
 		return ExitNetwork
-	case errors.Is(err, layer.ErrIntegrity):
+	case errors.Is(err, layer.ErrIntegrity), errors.As(err, &tampered):
 		return ExitIntegrity
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS),
 		errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.As(err, &refused), errors.As(err, &environment):

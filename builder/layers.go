@@ -30,11 +30,18 @@ type layerQueue struct {
 // layerJob is a layer on its way. written is closed when all contents have been read; result may be read when the group is done.
 type layerJob struct {
 	written chan struct{}
-	result  *layer.Layer
+	result  v1.Layer
 }
 
-// add begins to make the layer of an instruction.
-func (q *layerQueue) add(r *run, in *plan.Instruction, changes []tree.Change, log *progress.Step) *layerJob {
+// doneJob is a layer that is there already.
+func doneJob(l v1.Layer) *layerJob {
+	job := &layerJob{written: make(chan struct{}), result: l}
+	close(job.written)
+	return job
+}
+
+// add begins to make the layer of an instruction. It is uploaded if the image has it, and then given to then, which may be nil.
+func (q *layerQueue) add(r *run, in *plan.Instruction, changes []tree.Change, log *progress.Step, then func(context.Context, *layer.Layer) error) *layerJob {
 	job := &layerJob{written: make(chan struct{})}
 	q.group.Go(func() error {
 		l, err := q.write(changes)
@@ -48,7 +55,15 @@ func (q *layerQueue) add(r *run, in *plan.Instruction, changes []tree.Change, lo
 			return err
 		}
 		log.Sized(size)
-		return q.upload(q.ctx, l)
+		if r.stage.keeps {
+			if err := q.upload(q.ctx, l); err != nil {
+				return err
+			}
+		}
+		if then == nil {
+			return nil
+		}
+		return then(q.ctx, l)
 	})
 	return job
 }

@@ -134,11 +134,11 @@ func (s *sources) unpack(ctx context.Context, ino *tree.Inode) (string, error) {
 type caches struct {
 	disk *store.Store
 	mu   sync.Mutex
-	all  map[string]*cache
+	all  map[string]*mountCache
 }
 
-// cache is one cache: its directories (several where it is private and in use more than once) and a lock for those who want it alone.
-type cache struct {
+// mountCache is one cache: its directories (several where it is private and in use more than once) and a lock for those who want it alone.
+type mountCache struct {
 	lock sync.Mutex
 	dirs []string
 	busy map[string]bool
@@ -192,20 +192,20 @@ func opt(n *uint32) string {
 	return fmt.Sprint(*n)
 }
 
-func (c *caches) named(key string) *cache {
+func (c *caches) named(key string) *mountCache {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.all == nil {
-		c.all = map[string]*cache{}
+		c.all = map[string]*mountCache{}
 	}
 	if c.all[key] == nil {
-		c.all[key] = &cache{busy: map[string]bool{}}
+		c.all[key] = &mountCache{busy: map[string]bool{}}
 	}
 	return c.all[key]
 }
 
 // dir returns a directory of the cache; a private one is nobody else's until done is called.
-func (c *caches) dir(ctx context.Context, k *cache, pm plan.Mount, seed *tree.Inode) (dir string, done func(), err error) {
+func (c *caches) dir(ctx context.Context, k *mountCache, pm plan.Mount, seed *tree.Inode) (dir string, done func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, d := range k.dirs {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
+	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
 	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
 	"github.com/kaniko-go/kaniko-go/builder/internal/progress"
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
@@ -21,13 +23,18 @@ import (
 type run struct {
 	x     *executor
 	stage *stage
-	// tree is the state so far; nil as long as no instruction has asked for it.
-	tree *tree.Tree
+	// tree is the state so far; nil as long as no instruction has asked for it. pending are layers that the state has
+	// and tree does not yet.
+	tree    *tree.Tree
+	pending []*hit
+	// tip is the newest layer, hits are those that the cache has for what comes next.
+	tip  *tip
+	hits []*hit
 }
 
 // stage executes s when the stages that it needs are done.
 func (x *executor) stage(ctx context.Context, s *stage) error {
-	r := &run{x: x, stage: s}
+	r := &run{x: x, stage: s, hits: s.hits}
 	if err := x.waitFor(ctx, &s.Base); err != nil {
 		return err
 	}
@@ -46,7 +53,10 @@ func (x *executor) stage(ctx context.Context, s *stage) error {
 			return x.file.Wrap(in.Location, &instructionError{text: in.Text, err: err})
 		}
 	}
-	s.result = r.tree
+	s.tip, s.rest = r.tip, r.pending
+	if len(r.pending) == 0 {
+		s.result = r.tree
+	}
 	return r.leave(ctx)
 }
 
@@ -70,6 +80,12 @@ func (r *run) from(ctx context.Context) error {
 		number = 0 // scratch does not count
 	}
 	log := r.x.Log.Start(s.label, number, s.Total, "FROM "+s.BaseName)
+	switch {
+	case s.Base.Image != nil:
+		r.tip = baseTip(s.Base.Image)
+	case s.Base.Stage != nil:
+		r.tip = r.x.stages[s.Base.Stage].tip
+	}
 	if s.Base.Context == nil {
 		log.Done("")
 		return nil
@@ -86,8 +102,9 @@ func (r *run) from(ctx context.Context) error {
 	in := &plan.Instruction{Text: "FROM " + s.BaseName, Location: s.Location, History: "FROM " + s.BaseName}
 	st := &step{Instruction: in, created: time.Now()}
 	s.steps = append(s.steps, st)
-	if s.keeps {
-		st.layer = r.x.layers.add(r, in, changes, log)
+	if s.keeps || r.x.cache.Enabled() {
+		st.layer = r.x.layers.add(r, in, changes, log, nil)
+		r.tip = r.tip.on(st.layer)
 	}
 	return nil
 }
@@ -148,9 +165,17 @@ func (r *run) instruction(ctx context.Context, in *plan.Instruction) error {
 	st := &step{Instruction: in, created: time.Now()}
 	r.stage.steps = append(r.stage.steps, st)
 	log := r.x.Log.Start(r.stage.label, in.Number, r.stage.Total, in.Text)
-	if _, ok := in.Op.(plan.Metadata); ok {
+	if !in.Layer() {
+		// WORKDIR / is such a one: the root is always there.
 		log.Done("")
 		return nil
+	}
+	c, err := r.consult(ctx, in)
+	if err != nil {
+		return err
+	}
+	if c.hit != nil {
+		return r.take(st, c.hit, log)
 	}
 	before, err := r.current(ctx)
 	if err != nil {
@@ -161,11 +186,115 @@ func (r *run) instruction(ctx context.Context, in *plan.Instruction) error {
 		return err
 	}
 	r.tree, st.created = next, time.Now()
-	log.Done(summary(changes))
-	if r.stage.keeps && in.Layer() {
-		st.layer = r.x.layers.add(r, in, changes, log)
+	log.Done(summary(changes) + c.note())
+	if r.stage.keeps || r.x.cache.Enabled() {
+		st.layer = r.x.layers.add(r, in, changes, log, r.remembering(in, c))
+		r.tip = r.tip.on(st.layer)
 	}
 	return nil
+}
+
+// consultation is what the cache had to say of an instruction.
+type consultation struct {
+	// recipes are the ones under which a layer of the instruction is kept; none if it is not.
+	recipes [][]cache.Input
+	hit     *hit
+	// asked says that a layer was looked for, changed what is not as it was.
+	asked   bool
+	changed []string
+}
+
+// note says it to people.
+func (c consultation) note() string {
+	switch why := cache.Reason(c.changed); {
+	case !c.asked:
+		return ""
+	case len(c.recipes) == 0:
+		return "; not cacheable"
+	case why == "":
+		return "; not in the cache"
+	default:
+		return "; not in the cache: " + why + " changed"
+	}
+}
+
+// consult asks the cache for the layer of an instruction, again also where nothing could be foreseen: what was made meanwhile
+// may have come out as it was.
+func (r *run) consult(ctx context.Context, in *plan.Instruction) (c consultation, err error) {
+	x := r.x
+	if !x.cache.Enabled() {
+		return c, nil
+	}
+	if len(r.hits) > 0 {
+		c.hit, r.hits = r.hits[0], r.hits[1:]
+		return c, nil
+	}
+	c.asked = true
+	contents := []bool{false}
+	if readsStage(in) {
+		contents = append(contents, true)
+	}
+	for _, content := range contents {
+		inputs, err := x.recipe(ctx, r.stage, in, content)
+		var bad *badHitError
+		switch {
+		case errors.As(err, &bad), ctx.Err() != nil:
+			return c, err
+		case err != nil:
+			return consultation{}, nil // the instruction fails of the same
+		}
+		c.recipes = append(c.recipes, inputs)
+	}
+	if x.req.Cache.off(r.stage.Stage) {
+		c.asked = false
+		return c, nil
+	}
+	for n, inputs := range c.recipes {
+		if !x.cache.Knows(r.stage.tag(), cache.Op(inputs)) {
+			continue
+		}
+		parent, err := r.tip.id(ctx)
+		if err != nil {
+			return c, err
+		}
+		if c.hit, err = x.find(ctx, r.stage, cache.Op(inputs), parent); err != nil || c.hit != nil {
+			if c.hit != nil && n > 0 {
+				x.alias(ctx, r.stage, c.hit, c.recipes[0])
+			}
+			return c, err
+		}
+	}
+	c.changed = x.cache.Why(r.stage.tag(), c.recipes[0])
+	return c, nil
+}
+
+// take makes a layer of the cache the one of an instruction.
+func (r *run) take(st *step, h *hit, log *progress.Step) error {
+	size, err := h.layer.Size()
+	if err != nil {
+		return err
+	}
+	st.created, st.layer = h.Created, doneJob(h.layer)
+	r.pending = append(r.pending, h)
+	r.tip = r.tip.on(st.layer)
+	log.Cached(size)
+	if !r.stage.keeps {
+		return nil
+	}
+	// Foreseen ones are there already, and cost nothing.
+	r.x.layers.group.Go(func() error { return r.x.upload(r.x.layers.ctx, h.layer) })
+	return nil
+}
+
+// remembering puts the layer that is being made into the cache; nil without one.
+func (r *run) remembering(in *plan.Instruction, c consultation) func(context.Context, *layer.Layer) error {
+	if len(c.recipes) == 0 {
+		return nil
+	}
+	below := r.tip
+	return func(ctx context.Context, l *layer.Layer) error {
+		return r.x.remember(ctx, r.stage, in, c.recipes, below, l)
+	}
 }
 
 // operate returns the Tree after an instruction, and what its layer holds.
@@ -220,6 +349,19 @@ func summary(changes []tree.Change) string {
 
 // current is the stage's Tree, which is made when it is first needed.
 func (r *run) current(ctx context.Context) (*tree.Tree, error) {
+	t, err := r.beginning(ctx)
+	if err != nil || len(r.pending) == 0 {
+		return t, err
+	}
+	if r.tree, err = r.x.apply(ctx, r.stage, t, r.pending); err != nil {
+		return nil, err
+	}
+	r.pending = nil
+	return r.tree, nil
+}
+
+// beginning is current without the layers that are pending.
+func (r *run) beginning(ctx context.Context) (*tree.Tree, error) {
 	if r.tree != nil {
 		return r.tree, nil
 	}
@@ -239,11 +381,17 @@ func (r *run) current(ctx context.Context) (*tree.Tree, error) {
 
 // treeOf is the Tree of a stage that is done, or the one of what it begins with if no instruction of its own needed one.
 func (x *executor) treeOf(ctx context.Context, s *stage) (*tree.Tree, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.result != nil {
 		return s.result, nil
 	}
-	r := run{x: x, stage: s}
-	return r.current(ctx)
+	r := run{x: x, stage: s, pending: s.rest}
+	t, err := r.current(ctx)
+	if err == nil {
+		s.result, s.rest = t, nil
+	}
+	return t, err
 }
 
 // workdir makes the directory, with all missing above it, for the USER in force.
@@ -292,6 +440,9 @@ func (r *run) command(ctx context.Context, op plan.Run, before *tree.Tree, log *
 	}
 	t, err := mkdirAll(before, op.Dir, tree.Meta{Mode: 0o755, UID: account.UID, GID: account.GID, MTime: r.x.times.Now()})
 	if err != nil {
+		return nil, err
+	}
+	if err := r.x.fetch(ctx, r.stage); err != nil {
 		return nil, err
 	}
 	root, err := r.root(ctx)

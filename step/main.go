@@ -28,7 +28,11 @@ var version = "devel"
 
 func main() {
 	isolation.Dispatch()
-	os.Exit(run(isolation.Enter()))
+	enter := isolation.Enter
+	if config.WantsInPlace() {
+		enter = isolation.Stay
+	}
+	os.Exit(run(enter()))
 }
 
 // run returns the exit code.

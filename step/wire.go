@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -43,7 +44,20 @@ func newBuilder(cfg *config.Config, status isolation.Status, log *zap.Logger) (*
 	if err != nil {
 		return nil, err
 	}
-	return &builder.Builder{Registry: client, Isolation: status, Log: out}, nil
+	return &builder.Builder{Registry: client, Isolation: isolated(status, cfg), Log: out}, nil
+}
+
+// isolated is what can be had of isolation, with what is asked for.
+func isolated(status isolation.Status, cfg *config.Config) isolation.Status {
+	switch cfg.Isolation {
+	case config.IsolationNamespace:
+		status.Choice = isolation.ChooseNamespace
+	case config.IsolationInPlace:
+		status.Choice = isolation.ChooseInPlace
+	case config.IsolationAuto:
+	}
+	status.Force = cfg.Force
+	return status
 }
 
 func registryOptions(cfg *config.Config, log *zap.Logger, out *builder.Log) registry.Options {
@@ -90,6 +104,7 @@ func request(cfg *config.Config) builder.Request {
 		Epoch:       cfg.Epoch(),
 		Output:      output(cfg),
 		Run:         runOptions(cfg),
+		Cache:       cacheOptions(cfg),
 		IgnorePaths: cfg.IgnorePath,
 		Dir:         cfg.Dir,
 		FallbackDir: cfg.Dir == config.DefaultDir,
@@ -158,6 +173,17 @@ func output(cfg *config.Config) builder.Output {
 		Level:         max(cfg.CompressionLevel, 0),
 		Docker:        cfg.ImageFormat == config.Docker,
 	}
+}
+
+func cacheOptions(cfg *config.Config) builder.CacheOptions {
+	o := builder.CacheOptions{TTL: cfg.CacheTTL, ReadOnly: cfg.NoPushCache, Off: cfg.NoCache}
+	if slices.Contains(cfg.NoCache, "true") {
+		o.All = true
+	}
+	if cfg.Cache {
+		o.Repos = cfg.CacheRepos()
+	}
+	return o
 }
 
 func runOptions(cfg *config.Config) builder.RunOptions {

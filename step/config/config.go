@@ -23,6 +23,7 @@ type Config struct {
 	Output
 	Image
 	Run
+	LayerCache
 	Registry
 	Log
 	Environment
@@ -80,7 +81,8 @@ type Image struct {
 
 // Run says what RUN instructions see and where they run.
 type Run struct {
-	Isolation  Isolation     `split_words:"true" default:"auto" param:"ISOLATION" flag:"-" desc:"How RUN is kept apart from the builder: auto takes the best that the container permits; namespace is a requirement, not a hint."`
+	Isolation  Isolation     `split_words:"true" default:"auto" param:"ISOLATION" flag:"-" desc:"How RUN is kept apart from the builder: auto takes the best that the container permits. namespace, with a root of its own, and inplace, in the container's own root file system, are requirements, not hints; docs/security.md says what each protects."`
+	Force      bool          `split_words:"true" default:"false" param:"FORCE" desc:"With inplace: move files that are not the builder's own out of the container's root file system for the time of the build, instead of refusing."`
 	Dir        string        `split_words:"true" default:"/kaniko/work" flag:"kaniko-dir" desc:"Directory for everything that a build stores. Where the default cannot be made, a new directory under the temporary directory. RUN is fastest if it is a volume, such as an emptyDir."`
 	AddHost    Hosts         `split_words:"true" param:"ADD_HOSTS" flag:"-" desc:"Lines for /etc/hosts in RUN, NAME=ADDRESS or NAME:ADDRESS."`
 	Network    Network       `split_words:"true" default:"default" param:"NETWORK" flag:"-" desc:"The network of RUN: default and host are the container's, none has only loopback. RUN --network wins."`
@@ -90,6 +92,15 @@ type Run struct {
 	RunTimeout time.Duration `split_words:"true" default:"0s" param:"RUN_TIMEOUT" flag:"-" desc:"Longest time that one RUN may take, such as 30m; 0s is no limit."`
 	Secret     Secrets       `split_words:"true" desc:"Secrets for RUN --mount=type=secret and for ADD, id=ID,src=FILE or id=ID,env=VARIABLE. id=ID alone is the variable of that name, or else the file. Nothing of them is in the image or in the log."`
 	SSH        Agents        `split_words:"true" flag:"-" desc:"SSH agents for RUN --mount=type=ssh and for git sources, ID=SOCKET or ID=KEY,KEY with files of private keys. An ID alone, such as default, is the agent of SSH_AUTH_SOCK."`
+}
+
+// LayerCache says what of earlier builds is used again.
+type LayerCache struct {
+	Cache       bool          `split_words:"true" default:"false" param:"CACHE" desc:"Keep the layers that instructions make in KANIKO_CACHE_REPO, and take them from there when everything that decides about them is as it was."`
+	CacheRepo   List          `split_words:"true" param:"CACHE_REPO" desc:"Where layers are kept: a repository of a registry, or oci:DIRECTORY; both as two lines. The repository of the first destination with /cache added if unset."`
+	CacheTTL    time.Duration `split_words:"true" default:"336h" param:"CACHE_TTL" desc:"Age from which a kept layer is not used any more; 0s is no limit."`
+	NoPushCache bool          `split_words:"true" default:"false" desc:"Use the cache, but add nothing to it."`
+	NoCache     List          `split_words:"true" param:"NO_CACHE" flag:"-" desc:"true, or the names of stages, one a line, that are made anew whatever the cache has."`
 }
 
 // Registry says how registries are talked to.
@@ -152,6 +163,7 @@ func (c *Config) groups() []group {
 		{"Where the image goes", Prefix, &c.Output},
 		{"Form of the image", Prefix, &c.Image},
 		{"What RUN sees", Prefix, &c.Run},
+		{"The cache", Prefix, &c.LayerCache},
 		{"Registries", Prefix, &c.Registry},
 		{"Log", Prefix, &c.Log},
 		{"Variables without prefix", "", &c.Environment},

@@ -43,6 +43,10 @@ func Load() (*Config, error) {
 	return c, nil
 }
 
+// WantsInPlace tells, before anything is loaded, whether KANIKO_ISOLATION asks for a build without namespaces: the process must
+// know that before it makes any.
+func WantsInPlace() bool { return os.Getenv(Prefix+"_ISOLATION") == string(IsolationInPlace) }
+
 // dropEmpty exists because envconfig takes an empty variable for one that was
 // set: it would skip the default and fail on a bool.
 func dropEmpty() error {

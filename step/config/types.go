@@ -61,11 +61,12 @@ type Isolation string
 const (
 	IsolationAuto      Isolation = "auto"
 	IsolationNamespace Isolation = "namespace"
+	IsolationInPlace   Isolation = "inplace"
 )
 
 // Decode implements envconfig.Decoder.
 func (i *Isolation) Decode(value string) error {
-	return oneOf(i, value, []string{"inplace"}, IsolationAuto, IsolationNamespace)
+	return oneOf(i, value, nil, IsolationAuto, IsolationNamespace, IsolationInPlace)
 }
 
 // Network is what RUN reaches.

@@ -27,6 +27,7 @@ func (c *Config) Validate() error {
 		c.checkOutputs(),
 		c.checkImage(),
 		c.checkRun(),
+		c.checkCache(),
 		c.checkAgents(),
 		c.checkRegistries(),
 		c.checkEnvironment(),

@@ -123,6 +123,9 @@ func (h *Hit) OpenIndex(ctx context.Context) (io.ReadCloser, error) {
 // Sound finds out whether the layer can be had.
 func (h *Hit) Sound(ctx context.Context) error { return h.from.Sound(ctx, h.Record.Layer) }
 
+// Local tells whether the layer is on a disk, where nobody else checks its bytes.
+func (h *Hit) Local() bool { return h.from.Local }
+
 // Find returns the records of an operation that was done on the layers with a chainID, newest first.
 func (c *Cache) Find(tag, op, parent string) []*Hit {
 	return c.find(tag, func(r Record) bool { return r.Op == op && r.Parent == parent })
@@ -156,6 +159,17 @@ func (c *Cache) Discard(h *Hit) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bad[h.identity()] = true
+}
+
+// DiscardBases makes the layer indexes of base images not count any more in this build.
+func (c *Cache) DiscardBases() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, all := range c.loaded {
+		for _, l := range all {
+			l.Bases = nil
+		}
+	}
 }
 
 // BaseIndex opens the layer index of a layer of a base image; nil if nobody has it. Its bytes are verified while they are read.
@@ -201,8 +215,8 @@ func openIndex(ctx context.Context, l *Loaded, d v1.Descriptor) (io.ReadCloser, 
 }
 
 // Why tells which inputs are not those of the nearest record: the one of an instruction of the same kind that has the most
-// inputs in common. It is nil if there is no such record.
-func (c *Cache) Why(tag string, inputs []Input, parent string) []string {
+// inputs in common; where all are the same it was done on other layers. It is nil if there is no such record.
+func (c *Cache) Why(tag string, inputs []Input) []string {
 	want := map[string]string{}
 	for _, in := range inputs {
 		want[in.Name] = in.Sum[:min(shortSum, len(in.Sum))]
@@ -220,9 +234,6 @@ func (c *Cache) Why(tag string, inputs []Input, parent string) []string {
 				same++
 			}
 		}
-		if h.Parent == parent {
-			same++
-		}
 		if same > most {
 			nearest, most = h, same
 		}
@@ -231,9 +242,6 @@ func (c *Cache) Why(tag string, inputs []Input, parent string) []string {
 		return nil
 	}
 	var changed []string
-	if nearest.Parent != parent {
-		changed = append(changed, "the layers below")
-	}
 	for _, in := range nearest.Inputs {
 		if sum, ok := want[in.Name]; !ok || sum != in.Sum {
 			changed = append(changed, in.Name)
@@ -244,6 +252,9 @@ func (c *Cache) Why(tag string, inputs []Input, parent string) []string {
 		if _, left := want[in.Name]; left {
 			changed = append(changed, in.Name)
 		}
+	}
+	if changed == nil {
+		return []string{"the layers below"}
 	}
 	return changed
 }

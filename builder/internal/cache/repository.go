@@ -35,6 +35,8 @@ type Repository interface {
 // Loaded is a Set and the place that has its blobs.
 type Loaded struct {
 	*Set
+	// Local says that the blobs are files.
+	Local bool
 	// Layer is a layer of the place, to be read under ctx.
 	Layer func(ctx context.Context, d v1.Descriptor, diffID v1.Hash) (v1.Layer, error)
 	// Blob opens a blob, whose bytes the caller verifies.
@@ -146,7 +148,8 @@ func (r *layoutRepository) Load(_ context.Context, tag string) (*Loaded, error) 
 			return nil, err
 		}
 		return &Loaded{
-			Set: set,
+			Set:   set,
+			Local: true,
 			Layer: func(_ context.Context, d v1.Descriptor, diffID v1.Hash) (v1.Layer, error) {
 				return partial.CompressedToLayer(&localLayer{r.Shared, d, diffID})
 			},

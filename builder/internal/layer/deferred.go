@@ -4,6 +4,7 @@ package layer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,11 +16,16 @@ import (
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 )
 
+// ErrIndex is wrapped by errors that say that a layer is not what its index said.
+var ErrIndex = errors.New("the layer is not what its index says")
+
 // Deferred is a layer of which only the index is here. The layer itself is downloaded, verified and spooled
 // when a content of it is opened, or Fetch is called; and never if nobody does. It is safe for concurrent use.
 type Deferred struct {
 	// Index is what is in the layer.
 	Index *Index
+	// Wrap, if set, is applied to the error when the layer cannot be had.
+	Wrap func(error) error
 
 	ctx     context.Context //nolint:containedctx // that of the build, in which contents are opened
 	store   *store.Store
@@ -62,7 +68,10 @@ func (d *Deferred) fetch(ctx context.Context) (*Ingested, error) {
 	}
 	in, err := Ingest(ctx, d.store, d.source, true)
 	if err == nil && in.index != nil && in.index.Digest != d.indexed {
-		err = fmt.Errorf("layer %s: %w: it is not what its index says", in.digest, ErrIntegrity)
+		err = fmt.Errorf("layer %s: %w", in.digest, ErrIndex)
+	}
+	if err != nil && d.Wrap != nil {
+		err = d.Wrap(err)
 	}
 	if ctx.Err() == nil || err == nil {
 		d.done, d.ingested, d.err = true, in, err

@@ -50,6 +50,9 @@ func (l *Log) Info(text string, fields ...zap.Field) { l.zap.Info(Clean(text), f
 // Warn writes one line that somebody should read.
 func (l *Log) Warn(text string, fields ...zap.Field) { l.zap.Warn(Clean(text), fields...) }
 
+// Debug writes one line for whoever looks for a fault.
+func (l *Log) Debug(text string, fields ...zap.Field) { l.zap.Debug(Clean(text), fields...) }
+
 // shortest is the least a secret has for being masked: a shorter one would make a log unreadable and hide nothing.
 const shortest = 4
 
@@ -74,6 +77,13 @@ func (l *Log) mask(line string) string {
 	return line
 }
 
+// Restart forgets the instructions so far: the build begins again.
+func (l *Log) Restart() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.steps, l.done = nil, 0
+}
+
 // Step is one instruction on its way.
 type Step struct {
 	log           *Log
@@ -83,6 +93,7 @@ type Step struct {
 	duration      time.Duration
 	outcome, size string
 	counts        bool
+	cached        bool
 }
 
 // Start reports that an instruction begins. stage is "" when there is only one; number and total are the n/m
@@ -126,6 +137,14 @@ func (s *Step) Done(outcome string) {
 	}
 }
 
+// Cached reports that there was nothing to do: the layer, of that many bytes, was made before.
+func (s *Step) Cached(bytes int64) {
+	s.log.mu.Lock()
+	s.cached, s.size = true, Bytes(bytes)
+	s.log.mu.Unlock()
+	s.Done("cached, " + Bytes(bytes))
+}
+
 // Sized records, for the table, the size of the layer that the instruction made.
 func (s *Step) Sized(bytes int64) {
 	s.log.mu.Lock()
@@ -165,8 +184,11 @@ func (l *Log) Table(stages []string) {
 		if len(text) > 80 {
 			text = text[:77] + "..."
 		}
-		// Nothing keeps results of instructions yet.
-		l.zap.Info(fmt.Sprintf("%-*s  %8s  %6s  %10s  %s", width, s.label, Duration(s.duration), "no", size, text),
+		cached := "no"
+		if s.cached {
+			cached = "yes"
+		}
+		l.zap.Info(fmt.Sprintf("%-*s  %8s  %6s  %10s  %s", width, s.label, Duration(s.duration), cached, size, text),
 			zap.String("event", "summary"), zap.String("stage", s.stage), zap.Duration("duration", s.duration))
 	}
 }

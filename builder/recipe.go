@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/containerd/platforms"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
+	"github.com/kaniko-go/kaniko-go/builder/internal/copy"
+	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
+	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
+)
+
+// layerFormat counts up when the same changes give other bytes than before.
+const layerFormat = "1"
+
+// recipe is everything that decides what layer an instruction makes of the layers below it. What it takes from another
+// stage is known by the layers of that stage, or by content, which finds more but must be read first.
+func (x *executor) recipe(ctx context.Context, s *stage, in *plan.Instruction, content bool) ([]cache.Input, error) {
+	var out []cache.Input
+	add := func(name, value string) { out = append(out, cache.NewInput(name, value)) }
+	for _, i := range in.Inputs() {
+		add(i.Name, i.Value)
+	}
+	switch op := in.Op.(type) {
+	case plan.Copy:
+		name, value, err := x.copied(ctx, s, op, content)
+		if err != nil {
+			return nil, err
+		}
+		add(name, value)
+	case plan.Run:
+		for n, m := range op.Mounts {
+			if m.Type != "bind" {
+				continue
+			}
+			value, err := x.mountedFrom(ctx, m, content)
+			if err != nil {
+				return nil, err
+			}
+			add(fmt.Sprintf("mount %d files", n+1), value)
+		}
+		add("ignored paths", strings.Join(x.req.IgnorePaths, "\n"))
+		if op.Network != "none" && op.Network != "host" {
+			add("default network", x.req.Run.Network)
+		}
+	}
+	add("platform", platforms.FormatAll(s.Platform))
+	add("epoch", x.epoch())
+	add("compression", fmt.Sprintf("%s %d", x.req.Output.Compression, x.req.Output.Level))
+	add("layer format", layerFormat)
+	return out, nil
+}
+
+func (x *executor) epoch() string {
+	if x.times.Epoch == nil {
+		return ""
+	}
+	return strconv.FormatInt(x.times.Epoch.Unix(), 10)
+}
+
+// copied is what a COPY or ADD takes, and what people call it.
+func (x *executor) copied(ctx context.Context, s *stage, op plan.Copy, content bool) (name, value string, err error) {
+	var paths []string
+	for _, src := range op.Sources {
+		paths = append(paths, strconv.Quote(src.Path))
+	}
+	where := strings.Join(paths, " ")
+	switch {
+	case op.From == nil || op.From.Context != nil || op.From.Stage != nil && content:
+		value, err = x.filesOf(ctx, s, op)
+		return "files", value, err
+	case op.From.Image != nil:
+		return "image", op.From.Image.Ref + " " + where, nil
+	case op.From.Stage != nil:
+		id, err := x.stages[op.From.Stage].tip.id(ctx)
+		return "stage " + op.From.Stage.Name, id + " " + where, err
+	default:
+		return "files", where, nil
+	}
+}
+
+// filesOf is a digest of what a COPY or ADD would put into an empty root: what is copied under which name, whatever is there. Owners
+// that are names and archives are left to the copy itself, which they do not make differ.
+func (x *executor) filesOf(ctx context.Context, s *stage, op plan.Copy) (string, error) {
+	op.Chown, op.Unpack = "", new(bool)
+	r := &run{x: x, stage: s}
+	req, err := r.copyRequest(ctx, op)
+	if err != nil {
+		return "", err
+	}
+	req.Archive = nil
+	t, err := copy.Apply(tree.Empty(), req)
+	if err != nil {
+		return "", err
+	}
+	return x.treeDigest(ctx, t)
+}
+
+// mountedFrom is what a bind mount shows.
+func (x *executor) mountedFrom(ctx context.Context, m plan.Mount, content bool) (string, error) {
+	switch {
+	case m.From != nil && m.From.Image != nil:
+		return m.From.Image.Ref + " " + m.Source, nil
+	case m.From != nil && m.From.Stage != nil && !content:
+		id, err := x.stages[m.From.Stage].tip.id(ctx)
+		return id + " " + m.Source, err
+	}
+	t, err := (&run{x: x}).source(ctx, m.From)
+	if err != nil {
+		return "", err
+	}
+	ino, err := t.Stat(m.Source)
+	if err != nil {
+		return "", err
+	}
+	return x.treeDigest(ctx, tree.FromRoot(tree.NewDir(tree.Meta{}, tree.Entry{Name: "mount", Inode: ino})))
+}
+
+// readsStage tells whether an instruction takes something from another stage.
+func readsStage(in *plan.Instruction) bool {
+	return slices.ContainsFunc(sourcesOf(in.Op), func(s *plan.Source) bool { return s != nil && s.Stage != nil })
+}
+
+// digests remembers the digests of files' contents.
+type digests struct {
+	mu  sync.Mutex
+	all map[*tree.Inode]string
+}
+
+// treeDigest is a digest of names, metadata and contents. Times count only with an epoch, as the layer will have them.
+func (x *executor) treeDigest(ctx context.Context, t *tree.Tree) (string, error) {
+	_, changes, err := tree.Canon(tree.Empty(), t, x.times, nil)
+	if err != nil {
+		return "", err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	sums := make([]string, len(changes))
+	for i, c := range changes {
+		if c.Inode == nil || c.Inode.Type != tree.File || c.Inode.Size == 0 {
+			continue
+		}
+		g.Go(func() error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			var err error
+			sums[i], err = x.digests.of(c.Inode)
+			if err != nil {
+				return fmt.Errorf("read /%s: %w", c.Path, err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	links := map[*tree.Inode]int{}
+	for i, c := range changes {
+		x.digestChange(h, c, sums[i], links, i)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func (x *executor) digestChange(h hash.Hash, c tree.Change, sum string, links map[*tree.Inode]int, n int) {
+	ino := c.Inode
+	if ino == nil {
+		_, _ = fmt.Fprintf(h, "%q gone\n", c.Path)
+		return
+	}
+	_, _ = fmt.Fprintf(h, "%q %d %o %d %d %d %q %s", c.Path, ino.Type, ino.Mode, ino.UID, ino.GID, ino.Size, ino.Link(), sum)
+	if major, minor := ino.Device(); ino.Type == tree.CharDevice || ino.Type == tree.BlockDevice {
+		_, _ = fmt.Fprintf(h, " %d:%d", major, minor)
+	}
+	for _, k := range slices.Sorted(keysOf(ino.Xattrs)) {
+		_, _ = fmt.Fprintf(h, " %q=%q", k, ino.Xattrs[k])
+	}
+	if x.times.Epoch != nil {
+		_, _ = fmt.Fprintf(h, " at %d", x.times.Of(ino.MTime))
+	}
+	if ino.Shared {
+		if first, ok := links[ino]; ok {
+			_, _ = fmt.Fprintf(h, " link to %d", first)
+		} else {
+			links[ino] = n
+		}
+	}
+	_, _ = io.WriteString(h, "\n")
+}
+
+func keysOf(m map[string]string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// of is the digest of a file's content.
+func (d *digests) of(ino *tree.Inode) (string, error) {
+	d.mu.Lock()
+	sum, ok := d.all[ino]
+	d.mu.Unlock()
+	if ok {
+		return sum, nil
+	}
+	r, err := ino.Open()
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = r.Close() }()
+	h := sha256.New()
+	if n, err := io.Copy(h, r); err != nil || n != ino.Size {
+		if err == nil {
+			err = fmt.Errorf("it changed while it was read: %d bytes of %d", n, ino.Size)
+		}
+		return "", err
+	}
+	sum = hex.EncodeToString(h.Sum(nil))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.all == nil {
+		d.all = map[*tree.Inode]string{}
+	}
+	d.all[ino] = sum
+	return sum, nil
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+// ociPrefix begins a cache that is a directory.
+const ociPrefix = "oci:"
+
+// CacheRepos are the places of the layer cache: those given, or the repository of the first destination with /cache added. There are none
+// without KANIKO_CACHE.
+func (c *Config) CacheRepos() []string {
+	switch {
+	case !c.Cache:
+		return nil
+	case len(c.CacheRepo) > 0 || len(c.Destination) == 0:
+		return c.CacheRepo
+	}
+	tag, err := name.NewTag(c.Destination[0])
+	if err != nil {
+		return nil // refused by Validate
+	}
+	return []string{tag.Repository.Name() + "/cache"}
+}
+
+func (c *Config) checkCache() error {
+	var errs []error
+	if c.Cache && len(c.CacheRepo) == 0 && len(c.Destination) == 0 && (c.Mode == ModeBuild || c.Mode == "") {
+		errs = append(errs, errors.New("KANIKO_CACHE=true needs KANIKO_CACHE_REPO where there is no KANIKO_DESTINATION: a repository, or oci:DIRECTORY"))
+	}
+	for _, repo := range c.CacheRepo {
+		if dir, local := strings.CutPrefix(repo, ociPrefix); local {
+			if dir == "" || !filepath.IsAbs(dir) {
+				errs = append(errs, problem("KANIKO_CACHE_REPO", repo, "not the absolute path of a directory; write oci:/DIRECTORY"))
+			}
+			continue
+		}
+		if _, err := name.NewRepository(repo); err != nil {
+			errs = append(errs, problem("KANIKO_CACHE_REPO", repo, "neither a repository, HOST/NAME without a tag, nor oci:DIRECTORY"))
+		}
+	}
+	for _, stage := range c.NoCache {
+		if stage == "false" {
+			errs = append(errs, problem("KANIKO_NO_CACHE", stage, "write true, or the names of stages; leave it empty to use the cache"))
+		}
+	}
+	return errors.Join(errs...)
+}
