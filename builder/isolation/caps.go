@@ -5,6 +5,7 @@ package isolation
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,9 +22,12 @@ func dockerCapabilities() map[int]string {
 }
 
 // dropBounding limits what this thread can ever have again. The kernel says
-// EINVAL after the last capability that it knows.
-func dropBounding() error {
+// EINVAL after the last capability that it knows. not are those of the default set that go, too.
+func dropBounding(not ...int) error {
 	keep := dockerCapabilities()
+	for _, c := range not {
+		delete(keep, c)
+	}
 	for c := 0; c < 64; c++ {
 		if _, ok := keep[c]; ok {
 			continue
@@ -40,14 +44,22 @@ func dropBounding() error {
 }
 
 // dropCapabilities leaves root the default set, effective and permitted, and
-// everybody else none; inheritable and ambient are empty for both.
-func dropCapabilities(root bool) error {
+// everybody else none; inheritable and ambient are empty for both. not are those of the default set that root does not
+// get, and neither does it get what we do not have.
+func dropCapabilities(root bool, not ...int) error {
+	has, err := effective()
+	if err != nil {
+		return err
+	}
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("clearing ambient capabilities: %w", err)
 	}
 	var data [2]unix.CapUserData
 	if root {
 		for c := range dockerCapabilities() {
+			if !has[c] || slices.Contains(not, c) {
+				continue
+			}
 			data[c/32].Effective |= 1 << (c % 32)
 		}
 		data[0].Permitted, data[1].Permitted = data[0].Effective, data[1].Effective

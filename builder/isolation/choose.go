@@ -4,6 +4,7 @@ package isolation
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 )
@@ -44,9 +45,41 @@ type Options struct {
 	TempDir func(pattern string) (string, error)
 	Dir     string
 	Times   tree.Times
+	// Own are further directories that the builder writes to while a RUN runs.
+	Own []string
 }
+
+// Choice is what the user asked for.
+type Choice int
+
+const (
+	// ChooseBest takes the best isolation that the container permits.
+	ChooseBest Choice = iota
+	// ChooseNamespace and ChooseInPlace are requirements.
+	ChooseNamespace
+	ChooseInPlace
+)
 
 // New chooses the best that the container permits, or what was asked for by name, by doing.
 func New(s Status, o Options) (Isolation, error) {
-	return NewNamespaces(s, o)
+	switch {
+	case s.Choice == ChooseInPlace:
+		return isolationOf(NewInPlace(s, o))
+	case s.Namespaced || s.Choice == ChooseNamespace:
+		return isolationOf(NewNamespaces(s, o))
+	}
+	n, err := NewInPlace(s, o)
+	if err != nil {
+		return nil, fmt.Errorf("%w; and without namespaces: %w", s.refusal(), err)
+	}
+	n.why = s.refusal()
+	return n, nil
+}
+
+// isolationOf keeps a nil pointer from becoming an interface that is not nil.
+func isolationOf[T Isolation](i T, err error) (Isolation, error) {
+	if err != nil {
+		return nil, err
+	}
+	return i, nil
 }

@@ -27,6 +27,7 @@ type commandSpec struct {
 	Process   Process
 	Parent    int
 	SetGroups bool
+	InPlace   bool
 }
 
 // startError is a fault of the image: the command cannot be started.
@@ -85,7 +86,11 @@ func become(spec commandSpec) error {
 	if err := unix.Chdir(p.Dir); err != nil {
 		return &startError{codeNotExecutable, fmt.Sprintf("chdir to %q: %v", p.Dir, err)}
 	}
-	if err := dropPrivileges(p, spec.SetGroups); err != nil {
+	drop := dropPrivileges
+	if spec.InPlace {
+		drop = dropInPlace
+	}
+	if err := drop(p, spec.SetGroups); err != nil {
 		return err
 	}
 	if err := dieWith(spec.Parent); err != nil {
@@ -128,6 +133,34 @@ func dropPrivileges(p Process, setGroups bool) error {
 			return fmt.Errorf("setgroups: %w", err)
 		}
 	}
+	if err := becomeUser(p); err != nil {
+		return err
+	}
+	return dropCapabilities(p.UID == 0)
+}
+
+// dropInPlace leaves what a pod without namespaces permits us to take away. RUN is root beside the builder and must never have
+// all that the builder has: the kernel lets nobody look into a process with more capabilities.
+func dropInPlace(p Process, _ bool) error {
+	filter, err := seccompFilter()
+	if err != nil {
+		return err
+	}
+	// Not to be permitted, without SETPCAP, is in the log.
+	_ = dropBounding(unix.CAP_SETPCAP)
+	// Permitted with SYS_ADMIN, and where no_new_privs is set anyway: we do not set it ourselves, for the sake of sudo in the image.
+	_ = installFilter(filter)
+	if err := setGroupsHere(p.Groups); err != nil && (len(p.Groups) > 0 || !errors.Is(err, unix.EPERM)) {
+		return fmt.Errorf("setgroups (the container needs CAP_SETGID): %w", err)
+	}
+	if err := becomeUser(p); err != nil {
+		return err
+	}
+	return dropCapabilities(p.UID == 0, unix.CAP_SETPCAP)
+}
+
+// becomeUser takes the user's ids.
+func becomeUser(p Process) error {
 	// Raw calls, for those of the libraries change all threads and we want exactly this one.
 	gid, uid := uintptr(p.GID), uintptr(p.UID)
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, gid, gid, gid); errno != 0 {
@@ -136,7 +169,7 @@ func dropPrivileges(p Process, setGroups bool) error {
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); errno != 0 {
 		return fmt.Errorf("setting the user id to %d: %w", p.UID, errno)
 	}
-	return dropCapabilities(p.UID == 0)
+	return nil
 }
 
 func setGroupsHere(groups []uint32) error {

@@ -39,7 +39,27 @@ func Enter() Status {
 	if os.Args[0] == roleBuilder {
 		return becomeBuilder()
 	}
-	return Status{Reason: launch()}
+	return withoutNamespaces(launch())
+}
+
+// Stay is Enter for a user who wants none of its namespaces.
+func Stay() Status {
+	return withoutNamespaces(&RefusedError{What: "a namespace", Why: "another isolation was asked for"})
+}
+
+// withoutNamespaces is the Status of a process that has none. What a killed build had taken from the root is put back first: the
+// files of our image may be among it.
+func withoutNamespaces(why error) Status {
+	s := Status{Reason: why}
+	if os.Geteuid() != 0 {
+		return s
+	}
+	root, err := os.Open("/")
+	if err == nil {
+		err = errors.Join(recoverRoot(root), root.Close())
+	}
+	s.recovery = err
+	return s
 }
 
 // launch starts the builder proper. It returns only when that was refused.

@@ -28,6 +28,8 @@ type initSpec struct {
 	TTYGroup     string
 	// SetGroups is false where the user namespace forbids setgroups(2).
 	SetGroups bool
+	// InPlace says that the command runs in our own root.
+	InPlace bool
 }
 
 // report is what the first process of a RUN tells the builder: at most one of
@@ -99,6 +101,9 @@ func (i *initProcess) prepare() error {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded()...)
 	go i.pass(signals, os.Getppid())
+	if i.spec.InPlace {
+		return i.prepareInPlace()
+	}
 	if err := unix.Sethostname([]byte(i.spec.Process.Hostname)); err != nil {
 		return fmt.Errorf("sethostname: %w", err)
 	}
@@ -130,6 +135,18 @@ func (i *initProcess) prepare() error {
 	return nil
 }
 
+// prepareInPlace has no root to assemble.
+func (i *initProcess) prepareInPlace() error {
+	if err := i.fork(); err != nil {
+		return err
+	}
+	var ready report
+	if err := i.commandStatus.Decode(&ready); err != nil {
+		return fmt.Errorf("the command's process did not start: %w", err)
+	}
+	return nil
+}
+
 // run starts the command and returns when nothing of it is alive or mounted any more.
 func (i *initProcess) run() []report {
 	failed, err := i.start()
@@ -145,7 +162,11 @@ func (i *initProcess) run() []report {
 		result = failed
 	}
 	reports := []report{result}
-	if err := errors.Join(i.killAll(), i.assembly.takeApart()); err != nil {
+	err = i.killAll()
+	if !i.spec.InPlace {
+		err = errors.Join(err, i.assembly.takeApart())
+	}
+	if err != nil {
 		reports = append(reports, report{Kind: reportLeftover, Err: toWire(err)})
 	}
 	return reports
@@ -179,7 +200,7 @@ func (i *initProcess) fork() error {
 // start lets the forked process become the command. The report is empty when
 // that worked: its descriptor closes at the exec.
 func (i *initProcess) start() (report, error) {
-	spec := commandSpec{Process: i.spec.Process, Parent: os.Getpid(), SetGroups: i.spec.SetGroups}
+	spec := commandSpec{Process: i.spec.Process, Parent: os.Getpid(), SetGroups: i.spec.SetGroups, InPlace: i.spec.InPlace}
 	spec.Process.Files = nil
 	// A process that was killed that early shows in its wait status.
 	_ = errors.Join(gob.NewEncoder(i.commandSpec).Encode(spec), i.commandSpec.Close())
@@ -235,6 +256,9 @@ func (i *initProcess) pass(signals <-chan os.Signal, parent int) {
 
 // killAll ends every descendant. They are all our children in the end: orphans come to us.
 func (i *initProcess) killAll() error {
+	if i.spec.InPlace {
+		return sweepDescendants(true)
+	}
 	alive := func() []int { return inMountNamespace(i.ns) }
 	if i.spec.PIDNamespace {
 		alive = othersThan(os.Getpid())

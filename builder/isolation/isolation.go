@@ -48,6 +48,15 @@ type Status struct {
 	// pod's processes, and leftovers are found by their mount namespace instead.
 	PIDNamespace bool
 
+	// Choice is what the user asked for; Force lets a build in place move files of others away. The caller of Enter sets both.
+	Choice Choice
+	Force  bool
+
+	// inPlace is set in the copy that InPlace starts processes with.
+	inPlace bool
+	// recovery is what went wrong with putting back what a killed build in place had taken away.
+	recovery error
+
 	// self is our own executable on a read-only mount. Nothing is ever
 	// executed by path after Enter, because RUN may have written to paths.
 	self *os.File

@@ -42,6 +42,11 @@ func (s Status) Run(ctx context.Context, fs FS, p Process) error {
 	if err := errors.Join(fs.validate(), p.validate(), s.checkIDs(p)); err != nil {
 		return err
 	}
+	return s.run(ctx, fs, p)
+}
+
+// run is Run when nothing more is to be checked.
+func (s Status) run(ctx context.Context, fs FS, p Process) error {
 	if p.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, p.Timeout, errTimedOut)
@@ -107,7 +112,10 @@ func ranges(extents []Extent) string {
 // spec is p as its first process needs it.
 func (s Status) spec(fs FS, p Process) initSpec {
 	spec := initSpec{
-		FS: fs, Process: p.withDefaults(), PIDNamespace: s.PIDNamespace, SetGroups: s.Mapping != MappingSingle,
+		FS: fs, Process: p.withDefaults(), PIDNamespace: s.PIDNamespace, SetGroups: s.Mapping != MappingSingle, InPlace: s.inPlace,
+	}
+	if s.inPlace {
+		spec.Process.Mounts, spec.Process.Files = nil, nil // They are there.
 	}
 	spec.Process.Groups = slices.DeleteFunc(slices.Clone(p.Groups), func(g uint32) bool { return !contains(s.GIDs, g) })
 	if contains(s.GIDs, ttyGroup) {
@@ -122,6 +130,7 @@ type running struct {
 	// ns is its mount namespace, by which its processes are known.
 	ns      string
 	pid     bool
+	inPlace bool
 	pumps   []*pump
 	pumping sync.WaitGroup
 	// done is closed when the first process is dead and everything it reported is in reports.
@@ -134,6 +143,9 @@ type running struct {
 // start starts the first process of a RUN and the goroutines that serve it.
 func (s Status) start(fs FS, p Process) (*running, error) {
 	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC)
+	if s.inPlace {
+		flags = 0
+	}
 	if s.PIDNamespace {
 		flags |= unix.CLONE_NEWPID
 	}
@@ -144,7 +156,7 @@ func (s Status) start(fs FS, p Process) (*running, error) {
 	defer pipes.closeTheirs()
 	specW, specR := pipes.toChild()
 	statusR, statusW := pipes.fromChild()
-	r := &running{pid: s.PIDNamespace, done: make(chan struct{})}
+	r := &running{pid: s.PIDNamespace, inPlace: s.inPlace, done: make(chan struct{})}
 	r.cmd = s.command(roleInit, flags, specR, statusW, s.self)
 	if !s.PIDNamespace {
 		// Its death would not take the others with it, so when we die it is told to see to them.
@@ -198,7 +210,13 @@ func (r *running) collect(status io.ReadCloser) {
 	}
 	_ = status.Close()
 	_ = r.cmd.Wait()
-	if len(r.reports) == 0 && !r.pid {
+	if len(r.reports) > 0 {
+		return
+	}
+	switch {
+	case r.inPlace:
+		r.survivor = sweepDescendants(false)
+	case !r.pid:
 		// In a PID namespace the others are dead with it; otherwise they are hunted down.
 		r.survivor = sweepMountNamespace(r.ns)
 	}

@@ -69,7 +69,11 @@ func sealedCopy() (*os.File, error) {
 		return nil, err
 	}
 	defer func() { _ = src.Close() }()
-	fd, err := unix.MemfdCreate("kaniko-go", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	// Some nodes (sysctl vm.memfd_noexec) let only those be executed that were made for it; kernels before 6.3 do not know how to ask.
+	fd, err := unix.MemfdCreate("kaniko-go", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = unix.MemfdCreate("kaniko-go", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -90,6 +91,44 @@ func sweepOrphans(builder int) error {
 		return pids
 	}
 	return sweep(orphans, func() bool { return len(orphans()) == 0 })
+}
+
+// sweepDescendants kills everything that descends from us, its subreaper. In a process whose only children are those of
+// one RUN, all may be reaped.
+func sweepDescendants(all bool) error {
+	return sweep(func() []int { alive, _ := descendants(os.Getpid()); return alive }, func() bool {
+		if all {
+			return !reapAll()
+		}
+		alive, children := descendants(os.Getpid())
+		for _, pid := range children {
+			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		}
+		return len(alive) == 0
+	})
+}
+
+// descendants lists what lives below a process, and the dead among its own children.
+func descendants(of int) (alive, dead []int) {
+	children := map[int][]int{}
+	states := map[int]byte{}
+	for _, pid := range allPIDs() {
+		parent, state := parentOf(pid)
+		children[parent] = append(children[parent], pid)
+		states[pid] = state
+	}
+	todo := children[of]
+	for len(todo) > 0 {
+		pid := todo[0]
+		todo = append(todo[1:], children[pid]...)
+		switch {
+		case states[pid] != 'Z':
+			alive = append(alive, pid)
+		case slices.Contains(children[of], pid):
+			dead = append(dead, pid)
+		}
+	}
+	return alive, dead
 }
 
 func allPIDs() []int {

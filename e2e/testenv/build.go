@@ -26,6 +26,8 @@ const buildLimit = 4 * time.Minute
 type Build struct {
 	Binary    string
 	Situation Situation
+	// Container is where it is started instead; nil for the machine's own root.
+	Container *Container
 	// Env is the whole environment but for PATH, TMPDIR, KANIKO_DIR and KANIKO_RESULTS_DIR, which are set when they are not given.
 	Env map[string]string
 	// Dir is the working directory; the build's own directory when empty.
@@ -69,6 +71,9 @@ func (b Build) Run(t *testing.T) Outcome {
 		env[k] = v
 	}
 	argv, attr := b.Situation.command(t, own, []string{b.Binary})
+	if b.Container != nil {
+		argv, attr = b.Container.command(t, own)
+	}
 	group := newGroup(t)
 	if group != nil {
 		argv = group.Wrap(argv)

@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"testing"
 
-	seccomp "github.com/elastic/go-seccomp-bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -151,40 +150,29 @@ func withCapability(t *testing.T, dir, program string, capability uint) string {
 // restrictVerb is the first argument by which the test binary knows that it is to restrict itself and become another program.
 const restrictVerb = "e2e-restrict-and-exec"
 
-// Dispatch must be the first call of TestMain in packages that use Restricted: it never returns in the re-executed test
+// Dispatch must be the first call of TestMain in packages that use Restricted or Container: it never returns in the re-executed test
 // binary.
 func Dispatch() {
-	if len(os.Args) < 3 || os.Args[1] != restrictVerb {
+	if len(os.Args) < 3 {
 		return
 	}
-	err := restrict()
+	argv := os.Args[2:]
+	var err error
+	switch os.Args[1] {
+	case restrictVerb:
+		err = restrict(true)
+	case containVerb:
+		err, argv = contain(os.Args[2]), os.Args[3:]
+	default:
+		return
+	}
 	if err == nil {
-		path := os.Args[2]
+		path := argv[0]
 		if !filepath.IsAbs(path) {
 			path = "/usr/bin/" + path
 		}
-		err = syscall.Exec(path, os.Args[2:], os.Environ()) //nolint:gosec // it becomes what the test asked for, with the environment it gave
+		err = syscall.Exec(path, argv, os.Environ()) //nolint:gosec // it becomes what the test asked for, with the environment it gave
 	}
 	fmt.Fprintln(os.Stderr, "e2e:", err)
 	os.Exit(125)
-}
-
-// restrict refuses what the RuntimeDefault profile of containerd refuses to a process without CAP_SYS_ADMIN.
-func restrict() error {
-	const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
-	noSuchCall := seccomp.ActionErrno&^0xffff | seccomp.Action(unix.ENOSYS)
-	return seccomp.LoadFilter(seccomp.Filter{
-		NoNewPrivs: true,
-		Flag:       seccomp.FilterFlagTSync,
-		Policy: seccomp.Policy{
-			DefaultAction: seccomp.ActionAllow,
-			Syscalls: []seccomp.SyscallGroup{
-				{Action: seccomp.ActionErrno, Names: []string{"unshare", "setns", "mount", "umount2", "pivot_root", "fsopen", "fsmount", "open_tree", "move_mount", "mount_setattr"}},
-				{Action: seccomp.ActionErrno, NamesWithCondtions: []seccomp.NameWithConditions{
-					{Name: "clone", Conditions: []seccomp.Condition{{Argument: 0, Operation: seccomp.BitsSet, Value: namespaces}}},
-				}},
-				{Action: noSuchCall, Names: []string{"clone3"}},
-			},
-		},
-	})
 }

@@ -19,6 +19,7 @@ import (
 	"io/fs"
 	"os"
 	"sort"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,8 @@ type Options struct {
 	// Skipped are paths whose owner could not be applied when they were unpacked: they keep the owner that the
 	// Tree has for them, unless RUN gave them another.
 	Skipped map[string]bool
+	// Kept is what of the root belongs to others. It is in no record and in no Tree of a walk.
+	Kept *dirfd.Kept
 }
 
 // scanner turns what is on disk into inodes of the Tree.
@@ -126,15 +129,19 @@ func unchanged(old, now *tree.Inode, mtime unix.Timespec) (bool, error) {
 	if old == nil || !old.SameMeta(now) {
 		return false, nil
 	}
+	// What was unpacked has whole seconds; what a RUN left, all that its file system has.
 	before := unix.Timespec{Sec: old.MTime}
-	was, ours := old.Content().(*rootFile)
-	if ours {
+	was, _ := old.Content().(*rootFile)
+	is, _ := now.Content().(*rootFile)
+	if was != nil && is != nil && was.stillIn(is) {
 		before = was.mtime
+	} else {
+		was = nil
 	}
 	if before != mtime {
 		return false, nil
 	}
-	if is, ok := now.Content().(*rootFile); ours && ok && was.root == is.root {
+	if was != nil && was.root == is.root {
 		return was.sameBytes(is)
 	}
 	return tree.SameContent(old, now)
@@ -165,19 +172,34 @@ func readlink(dir *os.File, name string) (string, error) {
 
 // rootFile is the content of a file in a root on disk.
 type rootFile struct {
-	root  *os.File
-	path  string
 	size  int64
 	mtime unix.Timespec
 	// overwritten says that the bytes may be others after the next RUN. What they were is then kept as
 	// a digest, made while the layer is written.
 	overwritten bool
 	digest      atomic.Pointer[[sha256.Size]byte]
+
+	// mu is for Move, which changes where the file is.
+	mu    sync.Mutex
+	root  *os.File
+	path  string
+	moved bool
+}
+
+// stillIn reports whether the file on disk that now is about may be this one, and not one that was unpacked anew from it.
+func (c *rootFile) stillIn(now *rootFile) bool {
+	return !c.moved && (c.root == now.root || !now.overwritten)
+}
+
+func (c *rootFile) file() (*os.File, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return dirfd.Open(c.root, c.path, unix.O_RDONLY)
 }
 
 // Open implements tree.Content. A file that is not the one that was found by the snapshot is an error.
 func (c *rootFile) Open() (io.ReadCloser, error) {
-	f, err := dirfd.Open(c.root, c.path, unix.O_RDONLY)
+	f, err := c.file()
 	if err != nil {
 		return nil, err
 	}

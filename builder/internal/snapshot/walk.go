@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -22,6 +23,9 @@ import (
 
 // Record is the state of every path of a root at one moment.
 type Record struct{ root *recordDir }
+
+// Nothing is the record of an empty directory.
+func Nothing() *Record { return &Record{&recordDir{}} }
 
 // stamp changes whenever anything of a path does: the change time cannot be set.
 type stamp struct {
@@ -53,7 +57,12 @@ const tick = 12 * time.Millisecond
 // NewRecord records the state of the directory. When it returns, the clock of file times has moved on, so
 // that whatever changes from now on has another change time than anything recorded.
 func NewRecord(ctx context.Context, root *os.File) (*Record, error) {
-	rec, _, err := walkRoot(ctx, root, nil)
+	return RecordAround(ctx, root, nil)
+}
+
+// RecordAround is NewRecord for a directory of which something belongs to others.
+func RecordAround(ctx context.Context, root *os.File, kept *dirfd.Kept) (*Record, error) {
+	rec, _, err := walkRoot(ctx, root, nil, kept)
 	time.Sleep(tick)
 	return rec, err
 }
@@ -61,7 +70,7 @@ func NewRecord(ctx context.Context, root *os.File) (*Record, error) {
 // Walk returns the Tree after a RUN in a plain directory, whose state before was rec, with Tree prev, and the
 // new state. root stays open for as long as contents of the Tree are read, which is only possible until the next RUN in it.
 func Walk(ctx context.Context, root *os.File, rec *Record, prev *tree.Tree, o Options) (*tree.Tree, *Record, error) {
-	next, diffs, err := walkRoot(ctx, root, rec)
+	next, diffs, err := walkRoot(ctx, root, rec, o.Kept)
 	if err != nil {
 		return nil, nil, fmt.Errorf("snapshot: %w", err)
 	}
@@ -84,20 +93,19 @@ type diff struct {
 }
 
 func (s *scanner) walkDiff(d diff) error {
-	if d.gone {
-		return s.edit.Remove(d.path)
+	p, err := s.inTree(d.path)
+	if err != nil {
+		return err
 	}
-	old, err := s.prev.Lookup(d.path)
-	if err != nil || !s.physical(d.path, old) {
+	if d.gone {
+		return s.edit.Remove(p)
+	}
+	old, err := s.prev.Lookup(p)
+	if err != nil || !s.physical(p, old) {
 		old = nil
 	}
 	if d.st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		m := s.meta(d.path, &d.st, old)
-		if now := s.edit.Lookup(d.path); now != nil && now.Type == tree.Dir {
-			m.Xattrs = now.Xattrs
-			return s.edit.SetMeta(d.path, m)
-		}
-		return s.edit.Put(d.path, tree.NewDir(m))
+		return s.walkDir(p, d, old)
 	}
 	parent := path.Dir(d.path)
 	if parent == "." {
@@ -113,9 +121,45 @@ func (s *scanner) walkDiff(d diff) error {
 		return err
 	}
 	if ino == nil {
-		return s.edit.Remove(d.path)
+		return s.edit.Remove(p)
 	}
-	return s.edit.Put(d.path, ino)
+	return s.edit.Put(p, ino)
+}
+
+func (s *scanner) walkDir(p string, d diff, old *tree.Inode) error {
+	now := s.edit.Lookup(p)
+	if s.opts.Kept.At(d.path).Leads() && old != nil && (old.Type != tree.Dir || p != d.path) {
+		return nil // It stands in the place of something that could not be made.
+	}
+	m := s.meta(d.path, &d.st, old)
+	if now != nil && now.Type == tree.Dir {
+		m.Xattrs = now.Xattrs
+		return s.edit.SetMeta(p, m)
+	}
+	return s.edit.Put(p, tree.NewDir(m))
+}
+
+// inTree is where a path on disk is in the Tree. They differ below a directory that leads to what is kept, where the
+// Tree has a link that could not be made, as /var/run when something is mounted in it.
+func (s *scanner) inTree(p string) (string, error) {
+	if s.opts.Kept == nil {
+		return p, nil
+	}
+	for i := 0; i < len(p); i++ {
+		if p[i] != '/' || !s.opts.Kept.At(p[:i]).Leads() {
+			continue
+		}
+		ino := s.edit.Lookup(p[:i])
+		if ino == nil || ino.Type == tree.Dir {
+			continue
+		}
+		real, to, err := s.prev.Resolve(p[:i], true)
+		if err != nil || to == nil || to.Type != tree.Dir {
+			return "", fmt.Errorf("it was written in a directory that leads to a mount, in the place of a %v of the image: it cannot be in the image", ino.Type)
+		}
+		return real + p[i:], nil
+	}
+	return p, nil
 }
 
 // physical reports whether old is what the Tree has at p itself, and not behind a link that was a
@@ -133,7 +177,7 @@ type walker struct {
 	diffs []diff
 }
 
-func walkRoot(ctx context.Context, root *os.File, old *Record) (*Record, []diff, error) {
+func walkRoot(ctx context.Context, root *os.File, old *Record, kept *dirfd.Kept) (*Record, []diff, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(2 * runtime.GOMAXPROCS(0))
 	w := &walker{group: g, ctx: ctx}
@@ -146,7 +190,7 @@ func walkRoot(ctx context.Context, root *os.File, old *Record) (*Record, []diff,
 	if err != nil {
 		return nil, nil, err
 	}
-	g.Go(func() error { return w.dir(dir, "", top, before, old != nil) })
+	g.Go(func() error { return w.dir(dir, "", top, before, kept, old != nil) })
 	if err := g.Wait(); err != nil {
 		return nil, nil, err
 	}
@@ -161,7 +205,7 @@ func lessPath(a, b string) bool {
 }
 
 // dir reads one directory into now and closes it. Subdirectories are read by other goroutines while there are any to spare.
-func (w *walker) dir(d *os.File, p string, now, before *recordDir, compare bool) error {
+func (w *walker) dir(d *os.File, p string, now, before *recordDir, kept *dirfd.Kept, compare bool) error {
 	defer func() { _ = d.Close() }()
 	if w.ctx.Err() != nil {
 		return context.Cause(w.ctx)
@@ -169,6 +213,9 @@ func (w *walker) dir(d *os.File, p string, now, before *recordDir, compare bool)
 	list, err := names(d)
 	if err != nil {
 		return err
+	}
+	if kept != nil {
+		list = slices.DeleteFunc(list, func(name string) bool { return kept.Child(name).Whole() })
 	}
 	now.names, now.stamps = list, make([]stamp, len(list))
 	var diffs []diff
@@ -186,7 +233,7 @@ func (w *walker) dir(d *os.File, p string, now, before *recordDir, compare bool)
 			diffs = append(diffs, diff{path: joinPath(p, name), st: st})
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			if err := w.sub(d, name, p, now, before, compare); err != nil {
+			if err := w.sub(d, name, p, now, before, kept.Child(name), compare); err != nil {
 				return err
 			}
 		}
@@ -204,7 +251,7 @@ func (w *walker) dir(d *os.File, p string, now, before *recordDir, compare bool)
 	return nil
 }
 
-func (w *walker) sub(d *os.File, name, p string, now, before *recordDir, compare bool) error {
+func (w *walker) sub(d *os.File, name, p string, now, before *recordDir, kept *dirfd.Kept, compare bool) error {
 	sub, err := dirfd.Open(d, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -218,7 +265,7 @@ func (w *walker) sub(d *os.File, name, p string, now, before *recordDir, compare
 	if before != nil {
 		was = before.dirs[name]
 	}
-	task := func() error { return w.dir(sub, joinPath(p, name), child, was, compare) }
+	task := func() error { return w.dir(sub, joinPath(p, name), child, was, kept, compare) }
 	if w.group.TryGo(task) {
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/kaniko-go/kaniko-go/builder/internal/dirfd"
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 )
 
@@ -27,6 +28,9 @@ type handle struct {
 	parent *handle
 	refs   atomic.Int32
 	keep   bool
+	// kept is what of the directory belongs to others; passed says that all of it does, and there is no fd.
+	kept   *dirfd.Kept
+	passed bool
 }
 
 func (h *handle) release(u *unpacker) {
@@ -211,6 +215,9 @@ func fill(f *os.File, ino *tree.Inode) error {
 		}
 		return copyRange(f, src, off, ino.Size)
 	}
+	if h, ok := ino.Content().(holed); ok {
+		return fillHoles(f, ino.Size, h)
+	}
 	r, err := ino.Open()
 	if err != nil {
 		return err
@@ -308,7 +315,10 @@ func removeAll(dirFD int, name string) error {
 	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
 		return err
 	}
-	fd, openErr := unix.Openat(dirFD, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, openErr := openSame(dirFD, name)
+	if errors.Is(openErr, unix.EXDEV) {
+		return openErr
+	}
 	if openErr != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/kaniko-go/kaniko-go/builder/internal/dirfd"
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 )
 
@@ -38,14 +39,26 @@ const (
 // it is empty. skipped are the paths of which something could not be applied. Times and modes of directories are
 // set last, when nothing in them changes any more.
 func Apply(ctx context.Context, dir *os.File, prev, next *tree.Tree, kind Kind) (skipped []string, err error) {
+	return apply(ctx, &handle{fd: int(dir.Fd()), keep: true}, prev, next, kind)
+}
+
+// Around is Apply for a directory that is a root by itself, but not ours alone: what is kept stays as it is, and what next has in its
+// place is skipped, with everything below it.
+func Around(ctx context.Context, dir *os.File, prev, next *tree.Tree, kept *dirfd.Kept) (skipped []string, err error) {
+	return apply(ctx, &handle{fd: int(dir.Fd()), keep: true, kept: kept}, prev, next, Plain)
+}
+
+func apply(ctx context.Context, root *handle, prev, next *tree.Tree, kind Kind) (skipped []string, err error) {
 	u := &unpacker{kind: kind, links: map[*tree.Inode]link{}}
-	root := &handle{fd: int(dir.Fd()), keep: true}
 	root.refs.Store(1)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0) + 1)
 	u.group = g
 	walkErr := u.walk(ctx, root, prev, next)
-	err = errors.Join(g.Wait(), walkErr)
+	// Where a maker failed, the walk ended for that reason.
+	if err = g.Wait(); err == nil {
+		err = walkErr
+	}
 	if err == nil {
 		err = u.hardLinks()
 	}
@@ -81,6 +94,13 @@ func (u *unpacker) walk(ctx context.Context, root *handle, prev, next *tree.Tree
 		if top.path != parent {
 			return fmt.Errorf("change of /%s comes before its directory", c.Path)
 		}
+		if kept := top.kept.Child(path.Base(c.Path)); top.passed || kept.Whole() || kept.Leads() && (c.Inode == nil || c.Inode.Type != tree.Dir) {
+			sub, err := u.pass(top, c, kept)
+			if sub != nil {
+				stack = append(stack, sub)
+			}
+			return err
+		}
 		if c.Inode != nil && c.Inode.Type == tree.Dir {
 			sub, err := u.enter(top, c)
 			if err != nil {
@@ -101,6 +121,27 @@ func (u *unpacker) walk(ctx context.Context, root *handle, prev, next *tree.Tree
 	})
 }
 
+// pass leaves out a change in whose place something is kept; what only leads there is emptied of the rest. For a
+// directory it returns a handle, for what is below is left out, too.
+func (u *unpacker) pass(parent *handle, c tree.Change, kept *dirfd.Kept) (*handle, error) {
+	if !parent.passed && kept.Leads() {
+		if err := emptyDir(parent.fd, path.Base(c.Path), kept); err != nil {
+			return nil, fmt.Errorf("unpack /%s: %w", c.Path, err)
+		}
+	}
+	if c.Inode == nil {
+		return nil, nil
+	}
+	u.skip(c.Path)
+	if c.Inode.Type != tree.Dir {
+		return nil, nil
+	}
+	h := &handle{fd: -1, path: c.Path, parent: parent, keep: true, passed: true}
+	h.refs.Store(1)
+	parent.refs.Add(1)
+	return h, nil
+}
+
 // enter makes the directory of c, or takes the one that is there, and opens it.
 func (u *unpacker) enter(parent *handle, c tree.Change) (*handle, error) {
 	name := path.Base(c.Path)
@@ -117,7 +158,7 @@ func (u *unpacker) enter(parent *handle, c tree.Change) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &handle{fd: fd, path: c.Path, inode: c.Inode, parent: parent}
+	h := &handle{fd: fd, path: c.Path, inode: c.Inode, parent: parent, kept: parent.kept.Child(name)}
 	h.refs.Store(1)
 	parent.refs.Add(1)
 	return h, nil

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package isolation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kaniko-go/kaniko-go/builder/internal/dirfd"
+	"github.com/kaniko-go/kaniko-go/builder/internal/snapshot"
+	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
+	"github.com/kaniko-go/kaniko-go/builder/internal/unpack"
+)
+
+// emulation is what stands in the root for the mounts of one RUN. Everything is made by descriptor where links of the image
+// lead inside the root, and is taken away again before the snapshot.
+type emulation struct {
+	host  *InPlace
+	root  inRoot
+	stubs []string
+	undo  []func() error
+}
+
+// begin makes everything that p has for itself. end must be called, also after an error.
+func (e *emulation) begin(ctx context.Context, p Process) error {
+	e.undo = append(e.undo, func() error { return restoreHosts(e.host.aside.dir) })
+	if err := e.host.addHosts(p.ExtraHosts); err != nil {
+		return err
+	}
+	for _, f := range p.Files {
+		data := &DataFile{Data: f.Data, Mode: f.Mode}
+		if err := e.data(f.Path, data); err != nil {
+			return fmt.Errorf("%s: %w", f.Path, err)
+		}
+	}
+	for _, m := range p.Mounts {
+		if err := e.mount(ctx, m); err != nil {
+			return fmt.Errorf("mount on %s: %w", m.Target, err)
+		}
+	}
+	return nil
+}
+
+// end takes everything away, last first.
+func (e *emulation) end() error {
+	var errs []error
+	for i := len(e.undo) - 1; i >= 0; i-- {
+		errs = append(errs, e.undo[i]())
+	}
+	return errors.Join(append(errs, e.root.removeStubs(e.stubs))...)
+}
+
+func (e *emulation) mount(ctx context.Context, m Mount) error {
+	switch {
+	case m.Tmpfs != nil:
+		return e.tmpfs(m.Target)
+	case m.Data != nil:
+		return e.data(m.Target, m.Data)
+	default:
+		return e.source(ctx, m)
+	}
+}
+
+// place is where something stands in for a mount: a name in a directory that is held open.
+type place struct {
+	dir  *os.File
+	name string
+	path string
+}
+
+// place makes room at a path of the image: what is missing above is made, what is there is put aside until the end.
+func (e *emulation) place(target string) (*place, error) {
+	real, err := e.root.real(target)
+	if err != nil {
+		return nil, err
+	}
+	if real == "" {
+		return nil, unix.EISDIR
+	}
+	if k := e.host.kept.At(real); k.Whole() && e.host.mountOf("/"+real) == "/"+real || k.Leads() {
+		return nil, &RefusedError{What: "mounting on /" + real, Why: "something of the container is mounted there or below"}
+	}
+	if parent := path.Dir(real); parent != "." {
+		if err := e.root.ensure(parent, true, func(stub string) { e.stubs = append(e.stubs, stub) }); err != nil {
+			return nil, err
+		}
+	}
+	p := &place{name: path.Base(real), path: real}
+	parent := path.Dir(real)
+	if parent == "." {
+		parent = ""
+	}
+	if p.dir, err = dirfd.Open(e.host.root, parent, unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
+		return nil, err
+	}
+	if err := e.putAside(p); err != nil {
+		return nil, errors.Join(err, p.dir.Close())
+	}
+	return p, nil
+}
+
+// putAside moves what is at the place away, and notes that it comes back.
+func (e *emulation) putAside(p *place) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(p.dir.Fd()), p.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		e.undo = append(e.undo, p.dir.Close)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	store, err := e.host.aside.newDir("image-")
+	if err != nil {
+		return err
+	}
+	if err := unix.Renameat(int(p.dir.Fd()), p.name, int(store.Fd()), "0"); err != nil {
+		_ = store.Close()
+		if errors.Is(err, unix.EXDEV) {
+			return &RefusedError{What: "mounting on /" + p.path, Why: "that path lies in a mount of the container, and something is there already"}
+		}
+		return err
+	}
+	e.undo = append(e.undo, func() error {
+		err := unix.Renameat(int(store.Fd()), "0", int(p.dir.Fd()), p.name)
+		if errors.Is(err, unix.ENOENT) {
+			err = nil // The command removed the directory.
+		}
+		return errors.Join(err, store.Close(), p.dir.Close())
+	})
+	return nil
+}
+
+// clear removes whatever is at the place.
+func (p *place) clear() error {
+	if err := unpack.Remove(p.dir, p.name); err != nil {
+		return fmt.Errorf("removing what stood in for a mount on /%s: %w", p.path, err)
+	}
+	return nil
+}
+
+// is tells whether the place still has the file that st is of.
+func (p *place) is(st *unix.Stat_t) bool {
+	var now unix.Stat_t
+	return unix.Fstatat(int(p.dir.Fd()), p.name, &now, unix.AT_SYMLINK_NOFOLLOW) == nil && now.Ino == st.Ino && now.Dev == st.Dev
+}
+
+func (e *emulation) tmpfs(target string) error {
+	p, err := e.place(target)
+	if err != nil {
+		return err
+	}
+	e.undo = append(e.undo, p.clear)
+	if err := unix.Mkdirat(int(p.dir.Fd()), p.name, 0o700); err != nil {
+		return err
+	}
+	return unix.Fchmodat(int(p.dir.Fd()), p.name, 0o1777, 0)
+}
+
+// data makes a file that is overwritten before it is removed, wherever the command may have moved it or linked it to.
+func (e *emulation) data(target string, d *DataFile) error {
+	p, err := e.place(target)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Openat(int(p.dir.Fd()), p.name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), p.name)
+	e.undo = append(e.undo, func() error {
+		_, err := f.WriteAt(make([]byte, len(d.Data)), 0)
+		return errors.Join(err, f.Sync(), f.Truncate(0), f.Close(), p.clear())
+	})
+	_, err = f.Write(d.Data)
+	if err == nil {
+		err = f.Chown(int(d.UID), int(d.GID))
+	}
+	if err == nil {
+		err = unix.Fchmod(fd, d.Mode&0o777)
+	}
+	return err
+}
+
+// source shows a file or directory of the builder's. What cannot be copied, or must come back, is moved; the rest is copied
+// and what the command changes of it is dropped.
+func (e *emulation) source(ctx context.Context, m Mount) error {
+	p, err := e.place(m.Target)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(m.Source, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+		e.undo = append(e.undo, p.clear)
+		return unix.Renameat(unix.AT_FDCWD, m.Source, int(p.dir.Fd()), p.name)
+	}
+	if m.ReadOnly {
+		e.undo = append(e.undo, p.clear)
+		return copyTo(ctx, m.Source, p)
+	}
+	err = unix.Renameat(unix.AT_FDCWD, m.Source, int(p.dir.Fd()), p.name)
+	if err == nil {
+		e.undo = append(e.undo, func() error { return e.moveBack(p, &st, m.Source) })
+		return nil
+	}
+	if !errors.Is(err, unix.EXDEV) {
+		return err
+	}
+	e.undo = append(e.undo, func() error {
+		// Also when ctx has ended: what is in a cache is not lost by a signal.
+		return errors.Join(copyBack(context.WithoutCancel(ctx), p, m.Source), p.clear())
+	})
+	return copyTo(ctx, m.Source, p)
+}
+
+// moveBack returns what was moved. Something else in its place is dropped.
+func (e *emulation) moveBack(p *place, st *unix.Stat_t, source string) error {
+	if !p.is(st) {
+		return errors.Join(fmt.Errorf("the command moved what was mounted on /%s away", p.path), p.clear())
+	}
+	return unix.Renameat(int(p.dir.Fd()), p.name, unix.AT_FDCWD, source)
+}
+
+// treeOf is the file or directory of a name in dir, as the only one in a Tree.
+func treeOf(ctx context.Context, dir *os.File, name string) (*tree.Tree, error) {
+	kept := &dirfd.Kept{}
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	for _, other := range names {
+		if other != name {
+			kept.Add(other)
+		}
+	}
+	t, _, err := snapshot.Walk(ctx, dir, snapshot.Nothing(), tree.Empty(), snapshot.Options{Kept: kept})
+	return t, err
+}
+
+// copyTo copies a source to a place, with owners, modes and times.
+func copyTo(ctx context.Context, source string, to *place) error {
+	from, err := os.Open(filepath.Dir(source))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = from.Close() }()
+	return copyBetween(ctx, from, filepath.Base(source), to.dir, to.name)
+}
+
+// copyBack replaces a source by what is at the place. It is renamed into place when it is complete.
+func copyBack(ctx context.Context, from *place, source string) error {
+	fresh := source + ".new"
+	to, err := os.Open(filepath.Dir(source))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = to.Close() }()
+	dir, err := dirfd.Open(from.dir, "", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	if err := copyBetween(ctx, dir, from.name, to, filepath.Base(fresh)); err != nil {
+		return err
+	}
+	if err := unpack.Remove(to, filepath.Base(source)); err != nil {
+		return err
+	}
+	return os.Rename(fresh, source)
+}
+
+func copyBetween(ctx context.Context, from *os.File, name string, to *os.File, as string) error {
+	t, err := treeOf(ctx, from, name)
+	if err != nil {
+		return err
+	}
+	ino, err := t.Lookup(name)
+	if err != nil {
+		return err
+	}
+	_, err = unpack.Apply(ctx, to, tree.Empty(), tree.FromRoot(tree.NewDir(tree.Meta{}, tree.Entry{Name: as, Inode: ino})), unpack.Plain)
+	return err
+}
