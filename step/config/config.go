@@ -82,7 +82,7 @@ type Image struct {
 // Run says what RUN instructions see and where they run.
 type Run struct {
 	Isolation  Isolation     `split_words:"true" default:"auto" param:"ISOLATION" flag:"-" desc:"How RUN is kept apart from the builder: auto takes the best that the container permits. namespace, with a root of its own, and inplace, in the container's own root file system, are requirements, not hints; docs/security.md says what each protects."`
-	Force      bool          `split_words:"true" default:"false" param:"FORCE" desc:"With inplace: move files that are not the builder's own out of the container's root file system for the time of the build, instead of refusing."`
+	Force      bool          `split_words:"true" default:"false" desc:"With inplace: move files that are not the builder's own out of the container's root file system for the time of the build, instead of refusing."`
 	Dir        string        `split_words:"true" default:"/kaniko/work" flag:"kaniko-dir" desc:"Directory for everything that a build stores. Where the default cannot be made, a new directory under the temporary directory. RUN is fastest if it is a volume, such as an emptyDir."`
 	AddHost    Hosts         `split_words:"true" param:"ADD_HOSTS" flag:"-" desc:"Lines for /etc/hosts in RUN, NAME=ADDRESS or NAME:ADDRESS."`
 	Network    Network       `split_words:"true" default:"default" param:"NETWORK" flag:"-" desc:"The network of RUN: default and host are the container's, none has only loopback. RUN --network wins."`
