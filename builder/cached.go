@@ -467,7 +467,7 @@ func (x *executor) fetch(ctx context.Context, s *stage) error {
 }
 
 // remember puts a layer that was made into the cache, in the background of the build.
-func (x *executor) remember(ctx context.Context, s *stage, in *plan.Instruction, recipes [][]cache.Input, below *tip, l *layer.Layer) error {
+func (x *executor) remember(ctx context.Context, s *stage, st *step, recipes [][]cache.Input, below *tip, l *layer.Layer) error {
 	parent, err := below.id(ctx)
 	if err != nil {
 		return err
@@ -488,7 +488,7 @@ func (x *executor) remember(ctx context.Context, s *stage, in *plan.Instruction,
 	for _, inputs := range recipes {
 		set.Records = append(set.Records, cache.Record{
 			Op: cache.Op(inputs), Parent: parent, Layer: v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}, DiffID: diffID, Index: l.IndexBlob(),
-			Text: in.Text, Inputs: inputs, Created: time.Now(),
+			Text: st.Text, Inputs: inputs, Created: st.created,
 		})
 	}
 	x.cache.Add(ctx, s.tag(), set, made...)

@@ -188,7 +188,7 @@ func (r *run) instruction(ctx context.Context, in *plan.Instruction) error {
 	r.tree, st.created = next, time.Now()
 	log.Done(summary(changes) + c.note())
 	if r.stage.keeps || r.x.cache.Enabled() {
-		st.layer = r.x.layers.add(r, in, changes, log, r.remembering(in, c))
+		st.layer = r.x.layers.add(r, in, changes, log, r.remembering(st, c))
 		r.tip = r.tip.on(st.layer)
 	}
 	return nil
@@ -287,13 +287,13 @@ func (r *run) take(st *step, h *hit, log *progress.Step) error {
 }
 
 // remembering puts the layer that is being made into the cache; nil without one.
-func (r *run) remembering(in *plan.Instruction, c consultation) func(context.Context, *layer.Layer) error {
+func (r *run) remembering(st *step, c consultation) func(context.Context, *layer.Layer) error {
 	if len(c.recipes) == 0 {
 		return nil
 	}
 	below := r.tip
 	return func(ctx context.Context, l *layer.Layer) error {
-		return r.x.remember(ctx, r.stage, in, c.recipes, below, l)
+		return r.x.remember(ctx, r.stage, st, c.recipes, below, l)
 	}
 }
 

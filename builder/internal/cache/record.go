@@ -94,7 +94,7 @@ func (r Record) check() string {
 
 // sealed returns r as it is stored.
 func (r Record) sealed() Record {
-	r.Created = r.Created.UTC().Truncate(time.Second)
+	r.Created = r.Created.UTC().Round(0)
 	inputs := make([]Input, len(r.Inputs))
 	for i, in := range r.Inputs {
 		inputs[i] = Input{in.Name, in.Sum[:min(shortSum, len(in.Sum))]}
