@@ -44,6 +44,11 @@ func Check(ctx context.Context, file *dockerfile.File, req Request) (*Report, er
 func CheckSource(ctx context.Context, name string, source []byte, req Request) (*Report, error) {
 	file, err := dockerfile.Parse(name, source)
 	if err != nil {
+		if options, given := req.BuildArgs["BUILDKIT_DOCKERFILE_CHECK"]; given && len(source) <= dockerfile.MaxSize {
+			if other, _ := file.WithChecks(options); other != nil { // it fails as Parse has failed
+				file = other
+			}
+		}
 		return &Report{name: name, source: source, Warnings: fromFile(file.Warnings), Err: err}, err
 	}
 	return Check(ctx, file, req)
@@ -54,11 +59,11 @@ func (p *planner) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	targets := []*node{target}
+	var others []*node
 	if p.req.Target == "" {
-		targets = p.nodes
+		others = p.nodes
 	}
-	reached, err := p.settle(ctx, targets)
+	reached, err := p.settle(ctx, target, others)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func New(ctx context.Context, file *dockerfile.File, req Request) (*Plan, error)
 	if err != nil {
 		return nil, err
 	}
-	reached, err := p.settle(ctx, []*node{target})
+	reached, err := p.settle(ctx, target, nil)
 	if err != nil {
 		return nil, err
 	}

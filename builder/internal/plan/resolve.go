@@ -33,19 +33,22 @@ type imageKey struct {
 
 // settle resolves the images that the target needs and inserts ONBUILD
 // triggers until neither brings anything new: a trigger may copy from a stage
-// or an image that nothing needed before.
-func (p *planner) settle(ctx context.Context, targets []*node) (map[*node]bool, error) {
+// or an image that nothing needed before. What only the others need is resolved
+// too, without triggers: checks look at such stages as they are written.
+func (p *planner) settle(ctx context.Context, target *node, others []*node) (map[*node]bool, error) {
 	for {
-		reached := map[*node]bool{}
-		for _, target := range targets {
-			reach(target, reached)
+		built := map[*node]bool{}
+		reach(target, built)
+		reached := maps.Clone(built)
+		for _, other := range others {
+			reach(other, reached)
 		}
 		if err := p.resolve(ctx, reached); err != nil {
 			return nil, err
 		}
 		grown := false
 		for _, n := range p.nodes {
-			if !reached[n] || n.triggered || n.replaced {
+			if !built[n] || n.triggered || n.replaced {
 				continue
 			}
 			n.triggered = true
