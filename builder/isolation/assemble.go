@@ -42,7 +42,7 @@ func (a *assembly) assemble(fs FS) error {
 	}
 	// The directories that every container has stay in the root, as with other builders.
 	// Unless something else is mounted below them: then the others, too, take one away that they had to make.
-	for _, d := range []string{"proc", "dev", "sys"} {
+	for _, d := range mountPoints() {
 		keep := func(string) {}
 		if a.proc.mountsBelow(d) {
 			keep = func(stub string) { a.stubs = append(a.stubs, stub) }
@@ -63,6 +63,9 @@ func (a *assembly) assemble(fs FS) error {
 	}
 	return nil
 }
+
+// mountPoints are the directories in which every container has something mounted.
+func mountPoints() []string { return []string{"proc", "dev", "sys"} }
 
 // mountBase mounts the root on the directory that receives the changes.
 func mountBase(fs FS) error {

@@ -64,12 +64,31 @@ func (r *inPlaceRoot) Run(ctx context.Context, t *tree.Tree, p Process) (*tree.T
 	if err != nil {
 		return nil, err
 	}
+	if raw, err = withMountPoints(raw, p, r.host.o.Times); err != nil {
+		return nil, err
+	}
 	next, _, err := tree.Canon(t, raw, r.host.o.Times, nil)
 	if err != nil {
 		return nil, err
 	}
 	r.disk, r.seen, r.record = next, next, record
 	return next, nil
+}
+
+// withMountPoints adds the directories that every container has: a root of its own would have got them for mounting on.
+func withMountPoints(t *tree.Tree, p Process, times tree.Times) (*tree.Tree, error) {
+	e := t.Edit()
+	for _, d := range mountPoints() {
+		switch now := e.Lookup(d); {
+		case now != nil && now.Type != tree.Dir:
+			return nil, fmt.Errorf("/%s of the image cannot be mounted on: %w", d, unix.ENOTDIR)
+		case now == nil && !p.mountsBelow(d):
+			if err := e.Put(d, tree.NewDir(tree.Meta{Mode: 0o755, MTime: times.Now()})); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return e.Commit(), nil
 }
 
 // sync makes the root what t says, as far as it is ours.

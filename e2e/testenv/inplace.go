@@ -58,10 +58,22 @@ func NewContainer(t *testing.T, binary string) *Container {
 		if err := os.WriteFile(filepath.Join(kubelet, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		c.Mounts = append(c.Mounts, Mounted{Source: filepath.Join(kubelet, name), Target: "/etc/" + name})
+		c.Mount(t, filepath.Join(kubelet, name), "/etc/"+name)
 	}
-	c.Mounts = append(c.Mounts, Mounted{Source: "/proc", Target: "/proc"}, Mounted{Source: "/dev", Target: "/dev"}, Mounted{Source: "/sys", Target: "/sys"})
+	for _, dir := range []string{"/proc", "/dev", "/sys"} {
+		c.Mount(t, dir, dir)
+	}
 	return c
+}
+
+// Mount shows a file or directory of the machine in the container.
+func (c *Container) Mount(t *testing.T, source, target string) {
+	t.Helper()
+	m := Mounted{Source: source, Target: target}
+	if err := c.makePoint(m); err != nil {
+		t.Fatal(err)
+	}
+	c.Mounts = append(c.Mounts, m)
 }
 
 func mustRead(t *testing.T, name string) []byte {
@@ -95,6 +107,9 @@ func (c *Container) command(t *testing.T, own string) ([]string, *syscall.SysPro
 	t.Helper()
 	inside := *c
 	inside.Mounts = append(inside.Mounts[:len(inside.Mounts):len(inside.Mounts)], Mounted{Source: own, Target: own})
+	if err := c.makePoint(inside.Mounts[len(inside.Mounts)-1]); err != nil {
+		t.Fatal(err)
+	}
 	b, err := json.Marshal(inside)
 	if err != nil {
 		t.Fatal(err)
@@ -156,25 +171,30 @@ func (c *Container) enter() error {
 
 func (c *Container) mount(m Mounted) error {
 	target := filepath.Join(c.Dir, m.Target)
+	if err := unix.Mount(m.Source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil || !m.ReadOnly {
+		return err
+	}
+	return unix.Mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+}
+
+// makePoint makes what is mounted on.
+func (c *Container) makePoint(m Mounted) error {
+	target := filepath.Join(c.Dir, m.Target)
 	st, err := os.Stat(m.Source)
 	if err != nil {
 		return err
 	}
 	if st.IsDir() {
-		err = os.MkdirAll(target, 0o755)
-	} else if err = os.MkdirAll(filepath.Dir(target), 0o755); err == nil {
-		var f *os.File
-		if f, err = os.OpenFile(target, os.O_CREATE|os.O_WRONLY, 0o644); err == nil {
-			err = f.Close()
-		}
+		return os.MkdirAll(target, 0o755)
 	}
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(target, os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	if err := unix.Mount(m.Source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil || !m.ReadOnly {
-		return err
-	}
-	return unix.Mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	return f.Close()
 }
 
 // dropTo leaves the default capabilities of a container but for those given.
@@ -232,6 +252,9 @@ func (c *Container) Files(t *testing.T) map[string]string {
 			return err
 		}
 		name := "/" + strings.TrimPrefix(strings.TrimPrefix(p, c.Dir), "/")
+		if name == "/tmp" {
+			return filepath.SkipDir // where the directories of builds are mounted
+		}
 		out[name] = info.Mode().String()
 		if info.Mode().IsRegular() && info.Size() < 1<<16 {
 			out[name] += " " + string(mustRead(t, p))
