@@ -19,7 +19,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-//go:generate go run ./gendocs -o ../../../docs/dockerfile.md
+//go:generate go run ./gendocs -corpus ../../../e2e/corpus/testdata/differences.txt -o ../../../docs/dockerfile.md
 
 // Limits on one Dockerfile. They are far above any written by hand and keep a
 // hostile file from costing more than a few dozen megabytes.
