@@ -7,7 +7,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -31,6 +34,27 @@ func alike() map[string]files {
 		"user and workdir": {
 			"Dockerfile": "ARG BASE\nFROM ${BASE}\nWORKDIR /home/app\nRUN chown 1500:1500 . && mkdir -p /etc && echo app:x:1500:1500::/home/app:/bin/sh >>/etc/passwd\nUSER app\nRUN id -u >id && umask >>id && pwd >>id && env | sort >>id && cat /proc/self/status | grep -E 'CapEff|CapPrm|CapInh|CapAmb' >>id\n",
 		},
+		"mounts": {
+			"Dockerfile": "ARG BASE\nFROM ${BASE} AS one\nRUN mkdir /out && echo one >/out/one\n" +
+				"FROM ${BASE}\nRUN mkdir -p /data /etc && ln -s data /ln && ln -s /nowhere /dangling && echo kept >/data/file && echo root:x:0:0::/root:/bin/sh >/etc/passwd\n" +
+				"RUN --mount=type=bind,target=/ctx/deep cat /ctx/deep/a.txt >/out1\n" +
+				"RUN --mount=type=bind,target=/ctx,rw echo x >/ctx/a.txt && cat /ctx/a.txt >/out2\n" +
+				"RUN --mount=type=bind,target=/ctx,rw cat /ctx/a.txt >/out3\n" +
+				"RUN --mount=type=bind,from=one,source=/out,target=/one cat /one/one >/out4\n" +
+				"RUN --mount=type=bind,source=a.txt,target=/data/file cat /data/file >/out5\n" +
+				"RUN --mount=type=cache,target=/cache/x mkdir /cache/x/sub && echo hi >/cache/x/sub/f && ln -s f /cache/x/sub/l && echo other >/cache/y\n" +
+				"RUN --mount=type=cache,target=/cache/x cp /cache/x/sub/l /out6\n" +
+				"RUN --mount=type=cache,target=/cache/x,uid=1500 stat -c %u /cache/x >/out6b\n" +
+				"RUN --mount=type=tmpfs,target=/data touch /data/new && test ! -e /data/file && stat -c %a /data >/out7\n" +
+				"RUN --mount=type=secret,id=s md5sum </run/secrets/s >/out8 && stat -c '%a %u' /run/secrets/s >>/out8\n" +
+				"RUN --mount=type=secret,id=s,target=/etc/passwd,mode=0444,uid=7 md5sum </etc/passwd >/out9\n" +
+				"RUN --mount=type=secret,id=s,target=/ln/file md5sum </data/file >/out10\n" +
+				"RUN --mount=type=secret,id=s,target=/dangling md5sum </nowhere >/out11\n" +
+				"RUN --mount=type=secret,id=s,env=TOKEN echo $TOKEN | md5sum >/out12\n" +
+				"RUN <<END\necho script >/out13\nEND\nRUN <<END cat >/out14\ntext\nEND\n" +
+				"RUN cat /data/file /etc/passwd && test ! -e /run/secrets/s && test ! -e /dev/pipes && test ! -e /ctx && test ! -e /one && rm /ln && ls / | grep -v kaniko\n",
+			"a.txt": "a\n",
+		},
 		"links where mounts are": {
 			"Dockerfile": "ARG BASE\nFROM ${BASE}\nRUN rm -rf /var/run && mkdir -p /run /var && touch /run/made && ln -s /run /var/run\nRUN echo 1 >/run/x && echo 2 >/var/run/y\nRUN test -e /var/run/y\n",
 		},
@@ -44,7 +68,7 @@ func TestInPlaceGivesTheSame(t *testing.T) {
 	for name, context := range alike() {
 		t.Run(name, func(t *testing.T) {
 			directory := context.write(t)
-			more := map[string]string{"SOURCE_DATE_EPOCH": "1700000000"}
+			more := map[string]string{"SOURCE_DATE_EPOCH": "1700000000", "KANIKO_SECRET": "id=s,env=THE_SECRET", "THE_SECRET": "correct horse battery"}
 			apart := w.Host + "/apart:1"
 			o := testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: w.env(directory, apart, more)}.Run(t)
 			mustSucceed(t, o, apart)
@@ -132,4 +156,114 @@ func TestInPlaceRefuses(t *testing.T) {
 	if diff := cmp.Diff(before, c.Files(t)); diff != "" {
 		t.Errorf("the container's root is not what it was after a build by force:\n%s", diff)
 	}
+}
+
+// inPlace is a container with a context at /workspace, and what a build in it is asked for.
+func (w world) inPlace(t *testing.T, context files, more map[string]string) (*testenv.Container, map[string]string, string) {
+	t.Helper()
+	c := testenv.NewContainer(t, binary)
+	directory := context.write(t)
+	c.Mount(t, directory, "/workspace")
+	env := w.env("/workspace", w.Host+"/inplace:1", more)
+	if _, ok := env["KANIKO_ISOLATION"]; !ok {
+		env["KANIKO_ISOLATION"] = "inplace"
+	}
+	return c, env, directory
+}
+
+// TestInPlaceAndMounts: what lies below a mount is nobody's, and whoever relies on it is told.
+func TestInPlaceAndMounts(t *testing.T) {
+	w := newWorld(t)
+	for _, c := range []struct {
+		name, dockerfile string
+		code             int
+		cause            []string
+	}{
+		{"written by RUN", "RUN echo evil >/workspace/evil\n", 4, []string{"/workspace/evil", "mounted"}},
+		{"changed by RUN", "RUN echo evil >/workspace/Dockerfile\n", 4, []string{"/workspace/Dockerfile", "mounted"}},
+		{"removed by RUN", "RUN rm /workspace/a.txt\n", 4, []string{"/workspace/a.txt", "mounted"}},
+		{"copied and run", "COPY a.txt /workspace/b.txt\nRUN true\n", 7, []string{"/workspace/b.txt", "/workspace is a mount"}},
+		{"copied after the last RUN", "RUN true\nCOPY a.txt /workspace/b.txt\n", 0, nil},
+		{"working directory", "WORKDIR /workspace\nRUN test -e a.txt\n", 0, nil},
+		{"files of the kubelet", "COPY a.txt /etc/hosts\nRUN echo 1.2.3.4 x >>/etc/hosts && echo >>/etc/resolv.conf\n", 0, nil},
+		{"what containers have", "RUN echo x >/dev/shm/kaniko-go-test && rm /dev/shm/kaniko-go-test && cat /proc/self/comm\n", 0, nil},
+		{"mount on a mount", "RUN --mount=type=tmpfs,target=/workspace true\n", 7, []string{"/workspace"}},
+		{"no network", "RUN --network=none true\n", 7, []string{"network"}},
+		{"the builder's directory", "COPY a.txt /kaniko/executor\nRUN true\n", 7, []string{"/kaniko/executor"}},
+		{"a directory that leads to a mount as a file", "RUN true\nCOPY a.txt /etc\nRUN true\n", 0, nil},
+		{"the builder's store", "RUN for f in $(find / -path '*/blobs/sha256/*' -type f 2>/dev/null | grep -v ^/proc); do echo x >>$f; done\n", 8, []string{"blobs/sha256", "changed a file of the builder's own"}},
+		{"the builder's program", "RUN cp /kaniko/executor /kaniko/other && mv /kaniko/other /kaniko/executor\n", 8, []string{"/kaniko/executor", "changed a file of the builder's own"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			container, env, _ := w.inPlace(t, files{"Dockerfile": "ARG BASE\nFROM ${BASE}\n" + c.dockerfile, "a.txt": "a\n"}, nil)
+			before := container.Files(t)
+			o := testenv.Build{Container: container, Env: env}.Run(t)
+			if c.code == 0 {
+				mustSucceed(t, o, w.Host+"/inplace:1")
+			} else {
+				mustFail(t, o, c.code, c.cause...)
+			}
+			if diff := cmp.Diff(before, container.Files(t)); diff != "" && c.code != 8 {
+				t.Errorf("the container's root is not what it was:\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestInPlaceIsChosen: only where nothing better is permitted, and it says so.
+func TestInPlaceIsChosen(t *testing.T) {
+	w := newWorld(t)
+	context := files{"Dockerfile": "ARG BASE\nFROM ${BASE}\nRUN hostname\n"}
+	for _, c := range []struct {
+		name, isolation string
+		unconfined      bool
+		code            int
+		want            []string
+	}{
+		{"confined", "auto", false, 0, []string{"isolation: in place", "clone(CLONE_NEWUSER|CLONE_NEWNS) is not permitted", "seccompProfile"}},
+		{"unconfined", "auto", true, 0, []string{"isolation: namespace"}},
+		{"namespaces or nothing", "namespace", false, 7, []string{"clone(CLONE_NEWUSER|CLONE_NEWNS) is not permitted", "user and mount namespace", "seccomp", "filter"}},
+		{"in place although better is there", "inplace", true, 0, []string{"isolation: in place"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			container, env, _ := w.inPlace(t, context, map[string]string{"KANIKO_ISOLATION": c.isolation})
+			container.Unconfined = c.unconfined
+			o := testenv.Build{Container: container, Env: env}.Run(t)
+			if o.Code != c.code {
+				t.Fatalf("exit code %d, want %d\n%s", o.Code, c.code, o.Log)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(o.Log, want) {
+					t.Errorf("the log does not say %q:\n%s", want, o.Log)
+				}
+			}
+		})
+	}
+}
+
+// TestInPlaceAfterKill kills the builder at a RUN and builds again in the same container.
+func TestInPlaceAfterKill(t *testing.T) {
+	w := newWorld(t)
+	container, env, directory := w.inPlace(t, files{"Dockerfile": "ARG BASE\nFROM ${BASE}\nRUN --mount=type=secret,id=s,target=/token echo >/made; rm -rf /bin/vi; echo reached-the-$((1+1))nd-line; sleep 300\n"},
+		map[string]string{"KANIKO_SECRET": "id=s,env=THE_SECRET", "THE_SECRET": "correct horse battery", "KANIKO_ADD_HOST": "db=10.9.8.7", "KANIKO_DIR": "/kaniko/work"})
+	before := container.Files(t)
+	o := testenv.Build{Container: container, Env: env, SignalAt: "reached-the-2nd-line", Signal: syscall.SIGKILL}.Run(t)
+	if o.Code != 128+9 {
+		t.Fatalf("exit code %d\n%s", o.Code, o.Log)
+	}
+	if diff := cmp.Diff(before, container.Files(t)); diff == "" {
+		t.Fatal("the test shows nothing: the root is what it was although the builder was killed")
+	}
+	if err := os.WriteFile(filepath.Join(directory, "Dockerfile"), []byte("ARG BASE\nFROM ${BASE}\nRUN test ! -e /made && test -e /bin/vi && test ! -e /token && grep -c db /etc/hosts\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	mustSucceed(t, testenv.Build{Container: container, Env: env}.Run(t), w.Host+"/inplace:1")
+	delete(env, "KANIKO_ADD_HOST")
+	if diff := cmp.Diff(before, container.Files(t)); diff != "" {
+		t.Errorf("the container's root is not what it was:\n%s", diff)
+	}
+	if err := os.WriteFile(filepath.Join(directory, "Dockerfile"), []byte("ARG BASE\nFROM ${BASE}\nRUN ! grep db /etc/hosts\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	mustSucceed(t, testenv.Build{Container: container, Env: env}.Run(t), w.Host+"/inplace:1")
 }

@@ -123,18 +123,46 @@ func (s *scanner) walkDiff(d diff) error {
 	if ino == nil {
 		return s.edit.Remove(p)
 	}
+	if err := s.parents(p); err != nil {
+		return err
+	}
 	return s.edit.Put(p, ino)
+}
+
+// parents puts the directories above p into the Tree that were there before, because they lead to what is kept.
+func (s *scanner) parents(p string) error {
+	if s.opts.Kept == nil {
+		return nil
+	}
+	for i := range len(p) {
+		if p[i] != '/' || s.edit.Lookup(p[:i]) != nil {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Fstatat(int(s.root.Fd()), p[:i], &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if err := s.edit.Put(p[:i], tree.NewDir(s.meta(p[:i], &st, nil))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *scanner) walkDir(p string, d diff, old *tree.Inode) error {
 	now := s.edit.Lookup(p)
-	if s.opts.Kept.At(d.path).Leads() && old != nil && (old.Type != tree.Dir || p != d.path) {
-		return nil // It stands in the place of something that could not be made.
+	if s.opts.Kept.At(d.path).Leads() && (old == nil || old.Type != tree.Dir || p != d.path) {
+		// It stands in the place of something that could not be made, or is there only for what is mounted in it: what
+		// is written into it brings it into the Tree.
+		return nil
 	}
 	m := s.meta(d.path, &d.st, old)
 	if now != nil && now.Type == tree.Dir {
 		m.Xattrs = now.Xattrs
 		return s.edit.SetMeta(p, m)
+	}
+	if err := s.parents(p); err != nil {
+		return err
 	}
 	return s.edit.Put(p, tree.NewDir(m))
 }
