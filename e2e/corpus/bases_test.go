@@ -61,14 +61,12 @@ func configured(busybox v1.Image) (v1.Image, error) {
 
 // layered has upper layers that remove and hide what lower ones have.
 func layered(busybox v1.Image) (v1.Image, error) {
-	lower, err := layer(types.OCILayer,
-		tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "d/kept", Typeflag: tar.TypeReg, Mode: 0o644}, tar.Header{Name: "d/gone", Typeflag: tar.TypeReg, Mode: 0o644},
+	lower, err := layer(tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "d/kept", Typeflag: tar.TypeReg, Mode: 0o644}, tar.Header{Name: "d/gone", Typeflag: tar.TypeReg, Mode: 0o644},
 		tar.Header{Name: "o/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "o/hidden", Typeflag: tar.TypeReg, Mode: 0o644}, tar.Header{Name: "f", Typeflag: tar.TypeReg, Mode: 0o600, Uid: 5, Gid: 6})
 	if err != nil {
 		return nil, err
 	}
-	upper, err := layer(types.OCILayer,
-		tar.Header{Name: "d/.wh.gone", Typeflag: tar.TypeReg}, tar.Header{Name: "o/.wh..wh..opq", Typeflag: tar.TypeReg}, tar.Header{Name: "o/shown", Typeflag: tar.TypeReg, Mode: 0o644},
+	upper, err := layer(tar.Header{Name: "d/.wh.gone", Typeflag: tar.TypeReg}, tar.Header{Name: "o/.wh..wh..opq", Typeflag: tar.TypeReg}, tar.Header{Name: "o/shown", Typeflag: tar.TypeReg, Mode: 0o644},
 		tar.Header{Name: "no/dir/header", Typeflag: tar.TypeReg, Mode: 0o644})
 	if err != nil {
 		return nil, err
@@ -78,12 +76,11 @@ func layered(busybox v1.Image) (v1.Image, error) {
 
 // linked has a layer with another name for a file of a lower one.
 func linked(busybox v1.Image) (v1.Image, error) {
-	lower, err := layer(types.OCILayer,
-		tar.Header{Name: "h/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "h/one", Typeflag: tar.TypeReg, Mode: 0o640, Uid: 7})
+	lower, err := layer(tar.Header{Name: "h/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "h/one", Typeflag: tar.TypeReg, Mode: 0o640, Uid: 7})
 	if err != nil {
 		return nil, err
 	}
-	upper, err := layer(types.OCILayer, tar.Header{Name: "h/two", Typeflag: tar.TypeLink, Linkname: "h/one", Mode: 0o640, Uid: 7})
+	upper, err := layer(tar.Header{Name: "h/two", Typeflag: tar.TypeLink, Linkname: "h/one", Mode: 0o640, Uid: 7})
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +92,7 @@ func many(busybox v1.Image) (v1.Image, error) {
 	layers := make([]v1.Layer, 200)
 	for i := range layers {
 		var err error
-		if layers[i], err = layer(types.OCILayer, tar.Header{Name: fmt.Sprintf("layer-%03d", i), Typeflag: tar.TypeReg, Mode: 0o644}); err != nil {
+		if layers[i], err = layer(tar.Header{Name: fmt.Sprintf("layer-%03d", i), Typeflag: tar.TypeReg, Mode: 0o644}); err != nil {
 			return nil, err
 		}
 	}

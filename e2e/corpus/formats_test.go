@@ -69,13 +69,13 @@ func pieces(headers ...tar.Header) ([][]byte, error) {
 }
 
 // layer makes an ordinary layer, with gzip.
-func layer(mediaType types.MediaType, headers ...tar.Header) (v1.Layer, error) {
+func layer(headers ...tar.Header) (v1.Layer, error) {
 	all, err := pieces(headers...)
 	if err != nil {
 		return nil, err
 	}
 	data := bytes.Join(all, nil)
-	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }, tarball.WithMediaType(mediaType))
+	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }, tarball.WithMediaType(types.OCILayer))
 }
 
 // plain is not compressed.

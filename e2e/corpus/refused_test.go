@@ -81,7 +81,7 @@ func TestRefusedBases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bottom, err := layer(types.OCILayer, tar.Header{Name: "a", Typeflag: tar.TypeReg, Mode: 0o644})
+	bottom, err := layer(tar.Header{Name: "a", Typeflag: tar.TypeReg, Mode: 0o644})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,12 +27,15 @@ func TestLinkHeaders(t *testing.T) {
 		{"the same", []tar.Header{file, {Name: "b", Typeflag: tar.TypeLink, Linkname: "a", Mode: 0o4755, Uid: 3, PAXRecords: capability}}, "4755 3 map[security.capability:c user.kept:k]"},
 		{"another owner and mode", []tar.Header{file, {Name: "b", Typeflag: tar.TypeLink, Linkname: "a", Mode: 0o600, Uid: 5}}, "0600 5 map[user.kept:k]"},
 		{"the last of three", []tar.Header{
-			file, {Name: "b", Typeflag: tar.TypeLink, Linkname: "a", Mode: 0o600},
+			file,
+			{Name: "b", Typeflag: tar.TypeLink, Linkname: "a", Mode: 0o600},
 			{Name: "c", Typeflag: tar.TypeLink, Linkname: "b", Mode: 0o640, PAXRecords: map[string]string{"SCHILY.xattr.user.more": "m"}},
 		}, "0640 0 map[user.kept:k user.more:m]"},
 		{"a link has no mode", []tar.Header{{Name: "a", Typeflag: tar.TypeSymlink, Linkname: "x", Mode: 0o777}, {Name: "b", Typeflag: tar.TypeLink, Linkname: "a", Mode: 0o600, Uid: 2}}, "0777 2 map[]"},
 		{"a name that is something else by now", []tar.Header{
-			file, {Name: "b", Typeflag: tar.TypeLink, Linkname: "a", Mode: 0o600}, {Name: "other", Typeflag: tar.TypeLink, Linkname: "b", Mode: 0o600},
+			file,
+			{Name: "b", Typeflag: tar.TypeLink, Linkname: "a", Mode: 0o600},
+			{Name: "other", Typeflag: tar.TypeLink, Linkname: "b", Mode: 0o600},
 			{Name: "other", Typeflag: tar.TypeReg, Mode: 0o1000},
 		}, "0600 0 map[user.kept:k]"},
 	}
