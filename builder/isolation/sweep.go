@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,10 +74,17 @@ func inMountNamespace(ns string) []int {
 // mountNamespace identifies the mount namespace of pid; "" for a zombie or a stranger.
 func mountNamespace(pid int) string {
 	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
-	if err != nil {
-		return ""
+	if err == nil {
+		return ns
 	}
-	return ns
+	// Its first thread may have ended before the others.
+	others, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/ns/mnt", pid))
+	for _, name := range others {
+		if ns, err := os.Readlink(name); err == nil {
+			return ns
+		}
+	}
+	return ""
 }
 
 // sweepOrphans kills what the dead builder left to us, its subreaper.
@@ -151,21 +159,26 @@ func allPIDs() []int {
 }
 
 // parentOf reads the parent and the state letter from /proc/PID/stat, whose
-// second field is a name in parentheses that may contain anything.
+// second field may contain anything. A process is a zombie (Z) only when no thread of it lives: one whose first thread
+// has ended, as after pthread_exit in main, runs on (R). Both are 0 for a process that is gone.
 func parentOf(pid int) (parent int, state byte) {
+	const stateField, parentField, threadsField = 0, 1, 17 // behind the name
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, 0
 	}
 	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(f) < 2 {
+	if len(f) <= threadsField {
 		return 0, 0
 	}
-	parent, err = strconv.Atoi(f[1])
+	parent, err = strconv.Atoi(f[parentField])
 	if err != nil {
 		return 0, 0
 	}
-	return parent, f[0][0]
+	if f[stateField] == "Z" && f[threadsField] != "0" && f[threadsField] != "1" {
+		return parent, 'R'
+	}
+	return parent, f[stateField][0]
 }
 
 func comm(pid int) string {
