@@ -88,6 +88,7 @@ func differences() []difference {
 		{"The check InvalidBaseImagePlatform has a line for images in mounts too, names the base as it is written, and looks at what a stage copies from that only a trigger brought in.", "In BuildKit that depends on how often it had to look."},
 		{"Of several mistakes another one may be reported first.", "BuildKit reads images at the same time, and the first answer wins."},
 		{"`--parents` and `--exclude` never fail because of what is in the way of a file that is not copied.", "BuildKit looks at the target of everything that it passes."},
+		{"With `--parents`, a file in front of `/./` has nothing below it: not found, or nothing where there are wildcards.", "BuildKit does one thing with the build context and another one with a stage."},
 		{"RUN sees no `OTEL_*` variables and no `TRACEPARENT`.", "There is no tracing to report to."},
 		{"A base with a layer that is foreign (`urls`, nondistributable) or encrypted, and a Windows image, are refused: exit code 3 and the layer's name.", "BuildKit fetches foreign layers from where they say, and fails on encrypted ones when it unpacks them. An image on them could not be pushed as a whole."},
 		{"Only Linux images can be built.", ""},
