@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -15,8 +16,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Patience is how long an operation on something that can be done without, such as a cache, goes on trying.
-const Patience = 5 * time.Second
+// Patience is how long an operation on something that can be done without, such as a cache, goes on trying, and how long it
+// waits for an answer. Transfers that move may take longer.
+const Patience = 3 * time.Second
+
+// errPatience is why something small was not waited for.
+var errPatience = fmt.Errorf("not done within %s", Patience) //nolint:gochecknoglobals // a sentinel
 
 // Artifact is a manifest whose layers are not an image's, and its config. Both are verified.
 type Artifact struct {
@@ -29,10 +34,14 @@ type Artifact struct {
 	ref    string
 }
 
+// Impatient makes all requests under the context, which are for something that can be done without, share [Patience] for
+// retries.
+func (c *Client) Impatient(ctx context.Context) context.Context { return c.impatient(ctx, pulling) }
+
 // impatient makes all requests under the context share little time for retries.
 func (c *Client) impatient(ctx context.Context, d direction) context.Context {
 	b := c.newBudget(d)
-	b.total, b.connect = min(b.total, Patience), min(b.connect, Patience)
+	b.total, b.connect, b.answer = min(b.total, Patience), min(b.connect, Patience), Patience
 	return withBudget(ctx, b)
 }
 
@@ -43,7 +52,8 @@ func (c *Client) Artifact(ctx context.Context, ref string) (*Artifact, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx = c.impatient(ctx, pulling)
+	ctx, cancel := context.WithTimeoutCause(c.impatient(ctx, pulling), Patience, errPatience)
+	defer cancel()
 	a := attempt{op: "read cache", ref: ref, host: r.Context().RegistryStr()}
 	s, err := c.session(ctx, r.Context(), pulling, "")
 	if err != nil {
@@ -71,13 +81,13 @@ func (c *Client) Artifact(ctx context.Context, ref string) (*Artifact, error) {
 
 // Blob opens a blob of the artifact's repository. Its bytes are verified at the true end.
 func (a *Artifact) Blob(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
-	return a.client.openBlob(ctx, a.at, a.ref, d)
+	return a.client.openBlob(a.client.impatient(ctx, pulling), a.at, a.ref, d)
 }
 
 // Layer is a layer in the artifact's repository, to be read under ctx or mounted elsewhere.
 func (a *Artifact) Layer(ctx context.Context, d v1.Descriptor, diffID v1.Hash) (v1.Layer, error) {
 	a.client.hold(a.at.repo, d.Digest)
-	return partial.CompressedToLayer(layer{client: a.client, ctx: ctx, at: a.at, ref: a.ref, desc: d, diffID: diffID})
+	return partial.CompressedToLayer(layer{client: a.client, ctx: a.client.impatient(ctx, pulling), at: a.at, ref: a.ref, desc: d, diffID: diffID})
 }
 
 // Has asks whether the artifact's repository has a blob of that digest.
@@ -106,8 +116,9 @@ func (c *Client) PushArtifact(ctx context.Context, ref string, config v1.Layer, 
 	if err != nil {
 		return err
 	}
-	ctx = c.impatient(ctx, pushing)
-	if err := c.place(ctx, tag.Repository, config, false); err != nil {
+	ctx, cancel := context.WithTimeoutCause(c.impatient(ctx, pushing), Patience, errPatience)
+	defer cancel()
+	if err := c.place(ctx, tag.Repository, config, novel); err != nil {
 		return err
 	}
 	digest, err := hashBytes("sha256", manifest)

@@ -46,6 +46,9 @@ func (c *Client) openBlob(ctx context.Context, s *session, ref string, d v1.Desc
 		return nil, fmt.Errorf("pull %s: blob %s: %w", ref, d.Digest, err)
 	}
 	b := &blobReader{client: c, ctx: ctx, s: s, ref: ref, desc: d, budget: c.newBudget(pulling), hash: h}
+	if given, ok := ctx.Value(budgetKey{}).(*budget); ok {
+		b.budget = given
+	}
 	b.ctx = withBudget(ctx, b.budget)
 	if d.Size == 0 {
 		return b, nil

@@ -77,12 +77,14 @@ type Client struct {
 	images   memo[imageKey, *Image]
 	probes   memo[string, struct{}]
 	uploads  memo[blobKey, struct{}]
+	greeted  greetings
 
 	mu         sync.Mutex
 	holders    map[blobKeyOnHost]name.Repository // where on a host a blob is known to be
 	mounted    map[blobKey]bool                  // blobs that a registry mounted
 	refusals   map[mountKey]int                  // mounts that it refused
 	monolithic map[string]bool                   // hosts that do not know PATCH
+	piecewise  map[string]bool                   // hosts that want PATCH
 }
 
 type blobKeyOnHost struct {
@@ -120,6 +122,7 @@ func New(o Options) (*Client, error) {
 		mounted:    map[blobKey]bool{},
 		refusals:   map[mountKey]int{},
 		monolithic: map[string]bool{},
+		piecewise:  map[string]bool{},
 	}, nil
 }
 
@@ -195,7 +198,7 @@ func (c *Client) session(ctx context.Context, repo name.Repository, d direction,
 			scopes = append(scopes, "repository:"+mountFrom+":pull")
 		}
 		inner := transport.NewUserAgent(g, c.o.UserAgent)
-		outer, err := transport.NewWithContext(ctx, repo.Registry, auth, inner, scopes)
+		outer, err := transport.NewWithContext(ctx, repo.Registry, auth, &greeter{inner, &c.greeted, d}, scopes)
 		if err != nil {
 			return nil, &loginError{err: err, credential: source}
 		}

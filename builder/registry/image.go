@@ -80,33 +80,15 @@ func (l layer) Compressed() (io.ReadCloser, error) {
 
 // newImage checks a manifest and fetches its config.
 func (c *Client) newImage(ctx context.Context, written string, ref name.Reference, m *fetched, want v1.Platform) (*Image, error) {
-	if err := refuseType(m.mediaType); err != nil {
-		return nil, err
-	}
-	manifest, err := v1.ParseManifest(bytes.NewReader(m.raw))
-	if err != nil {
-		return nil, unsupported("the manifest is not valid JSON")
-	}
-	if err := checkManifest(manifest); err != nil {
-		return nil, err
-	}
-	raw, err := c.fetchConfig(ctx, m.session, manifest.Config)
+	manifest, config, raw, err := checkImage(m.raw, m.mediaType, func(d v1.Descriptor) ([]byte, error) {
+		return c.fetchConfig(ctx, m.session, d)
+	})
 	if err != nil {
 		return nil, err
-	}
-	config, err := v1.ParseConfigFile(bytes.NewReader(raw))
-	if err != nil {
-		return nil, unsupported("the image config is not valid JSON")
-	}
-	if config.OS == "windows" {
-		return nil, unsupported("a Windows image; only Linux images can be built")
 	}
 	if (config.OS != "" && config.OS != want.OS) || (config.Architecture != "" && config.Architecture != want.Architecture) {
 		// Like docker build: whoever names a single-platform image by tag or digest gets it.
 		c.log.Warn(fmt.Sprintf("%s is for %s/%s, not for %s/%s", written, escape(config.OS), escape(config.Architecture), want.OS, want.Architecture))
-	}
-	if len(config.RootFS.DiffIDs) != len(manifest.Layers) {
-		return nil, integrity("the manifest has %d layers, the config %d diffIDs", len(manifest.Layers), len(config.RootFS.DiffIDs))
 	}
 	img := &Image{Ref: ref, Digest: m.digest}
 	for i, d := range manifest.Layers {
@@ -119,6 +101,35 @@ func (c *Client) newImage(ctx context.Context, written string, ref name.Referenc
 	}
 	c.log.Debug("resolved", zap.String("ref", written), zap.Stringer("digest", m.digest), zap.String("from", m.session.repo.Name()))
 	return img, nil
+}
+
+// checkImage reads a manifest and the config that it names, and refuses what we could not build on.
+func checkImage(raw []byte, mediaType types.MediaType, fetchConfig func(v1.Descriptor) ([]byte, error)) (*v1.Manifest, *v1.ConfigFile, []byte, error) {
+	if err := refuseType(mediaType); err != nil {
+		return nil, nil, nil, err
+	}
+	manifest, err := v1.ParseManifest(bytes.NewReader(raw))
+	if err != nil {
+		return nil, nil, nil, unsupported("the manifest is not valid JSON")
+	}
+	if err := checkManifest(manifest); err != nil {
+		return nil, nil, nil, err
+	}
+	rawConfig, err := fetchConfig(manifest.Config)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	config, err := v1.ParseConfigFile(bytes.NewReader(rawConfig))
+	if err != nil {
+		return nil, nil, nil, unsupported("the image config is not valid JSON")
+	}
+	if config.OS == "windows" {
+		return nil, nil, nil, unsupported("a Windows image")
+	}
+	if len(config.RootFS.DiffIDs) != len(manifest.Layers) {
+		return nil, nil, nil, integrity("the manifest has %d layers, the config %d diffIDs", len(manifest.Layers), len(config.RootFS.DiffIDs))
+	}
+	return manifest, config, rawConfig, nil
 }
 
 // refuseType refuses what is not an image manifest of version 2.
@@ -176,16 +187,25 @@ func (c *Client) fetchConfig(ctx context.Context, s *session, d v1.Descriptor) (
 	if d.Size > maxConfig || d.Size < 0 {
 		return nil, unsupported("the image config is larger than %d MiB", maxConfig>>20)
 	}
+	// The manifest may have the bytes itself.
+	if got, err := hashBytes(d.Digest.Algorithm, d.Data); err == nil && d.Size > 0 && got == d.Digest && int64(len(d.Data)) == d.Size {
+		return d.Data, nil
+	}
 	raw, _, err := s.read(ctx, s.url("blobs", d.Digest.String()), nil, maxConfig, "image config")
 	if err != nil {
 		return nil, err
 	}
+	return raw, checkBytes("image config", raw, d)
+}
+
+// checkBytes holds what was read to its descriptor.
+func checkBytes(what string, raw []byte, d v1.Descriptor) error {
 	got, err := hashBytes(d.Digest.Algorithm, raw)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if got != d.Digest || int64(len(raw)) != d.Size {
-		return nil, integrity("the image config is %s (%d bytes) instead of %s (%d bytes)", got, len(raw), d.Digest, d.Size)
+		return integrity("the %s is %s (%d bytes) instead of %s (%d bytes)", what, got, len(raw), d.Digest, d.Size)
 	}
-	return raw, nil
+	return nil
 }

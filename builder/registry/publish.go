@@ -119,47 +119,61 @@ func (p *publication) contents(ctx context.Context, tags []name.Tag) error {
 	return g.Wait()
 }
 
-// fill makes one repository complete: blobs, manifests by digest, both read back.
+// fill makes one repository complete: blobs, manifests by digest, both read back. A manifest that is there already tells that
+// this was done before, and then configs are asked for too.
 func (p *publication) fill(ctx context.Context, repo name.Repository) error {
-	if err := p.placeBlobs(ctx, repo, p.image.blobs, false); err != nil {
-		return err
-	}
 	a := attempt{op: "push", ref: repo.Name(), host: repo.RegistryStr()}
 	s, err := p.client.session(ctx, repo, pushing, "")
 	if err != nil {
 		return a.fail(ctx, err)
 	}
 	a.credential = s.credential
+	root := p.image.root().digest
+	there, _ := s.head(ctx, root.String())
+	how := novel
+	if there == root {
+		how = ask
+	}
+	if err := p.placeBlobs(ctx, repo, how); err != nil {
+		return err
+	}
 	for _, doc := range p.image.manifests {
-		if there, _ := s.head(ctx, doc.digest.String()); there == doc.digest {
-			if err := p.readBack(ctx, s, doc, doc.digest, false); err != nil {
-				return a.fail(ctx, err)
-			}
-			continue
-		}
-		answered, err := s.put(ctx, doc.digest.String(), doc)
-		if blobUnknown(err) {
-			// It said that it had them. Once more, without asking.
-			p.client.log.Warn(fmt.Sprintf("%s does not have blobs that it said were there, sending all again", repo))
-			if err := p.placeBlobs(ctx, repo, p.image.blobs, true); err != nil {
+		answered := doc.digest
+		if there != root {
+			if answered, err = p.store(ctx, a, s, doc); err != nil {
 				return err
 			}
-			answered, err = s.put(ctx, doc.digest.String(), doc)
 		}
-		if err != nil {
-			return a.fail(ctx, err)
-		}
-		if err := p.readBack(ctx, s, doc, answered, true); err != nil {
+		if err := p.readBack(ctx, s, doc, answered, there != root); err != nil {
 			return a.fail(ctx, err)
 		}
 	}
 	return a.fail(ctx, p.checkBlobs(ctx, s))
 }
 
-func (p *publication) placeBlobs(ctx context.Context, repo name.Repository, blobs []v1.Layer, force bool) error {
+// store writes a manifest under its digest and returns the digest that the registry answered.
+func (p *publication) store(ctx context.Context, a attempt, s *session, doc document) (v1.Hash, error) {
+	answered, err := s.put(ctx, doc.digest.String(), doc)
+	if blobUnknown(err) {
+		// It said that it had them. Once more, without asking.
+		p.client.log.Warn(fmt.Sprintf("%s does not have blobs that it said were there, sending all again", s.repo))
+		if err := p.placeBlobs(ctx, s.repo, insist); err != nil {
+			return v1.Hash{}, err
+		}
+		answered, err = s.put(ctx, doc.digest.String(), doc)
+	}
+	return answered, a.fail(ctx, err)
+}
+
+// placeBlobs uploads what the image consists of. Layers may be anywhere already, and only configs can be new for certain.
+func (p *publication) placeBlobs(ctx context.Context, repo name.Repository, how doubt) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, l := range blobs {
-		g.Go(func() error { return p.client.place(ctx, repo, l, force) })
+	for _, l := range p.image.blobs {
+		of := how
+		if mt, err := l.MediaType(); how == novel && (err != nil || !mt.IsConfig()) {
+			of = ask
+		}
+		g.Go(func() error { return p.client.place(ctx, repo, l, of) })
 	}
 	return g.Wait()
 }

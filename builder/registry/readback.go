@@ -136,7 +136,7 @@ func (p *publication) checkBlobs(ctx context.Context, s *session) error {
 					return true, integrity("the registry accepted blob %s and does not have it", d)
 				}
 				return false, err
-			}, func() error { return p.client.place(ctx, s.repo, l, true) })
+			}, func() error { return p.client.place(ctx, s.repo, l, insist) })
 		})
 	}
 	return g.Wait()

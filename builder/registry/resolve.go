@@ -204,14 +204,7 @@ func (c *Client) selectManifest(ctx context.Context, top *fetched, platform v1.P
 	if !top.mediaType.IsIndex() {
 		return top, nil
 	}
-	index, err := v1.ParseIndexManifest(bytes.NewReader(top.raw))
-	if err != nil {
-		return nil, unsupported("the index is not valid JSON")
-	}
-	if len(index.Manifests) > maxEntries {
-		return nil, unsupported("the index has more than %d entries", maxEntries)
-	}
-	desc, err := choose(index.Manifests, platform)
+	desc, err := chooseFrom(top.raw, platform)
 	if err != nil {
 		return nil, err
 	}
@@ -226,6 +219,18 @@ func (c *Client) selectManifest(ctx context.Context, top *fetched, platform v1.P
 		m.mediaType = desc.MediaType
 	}
 	return m, refuseAmbiguous(m.raw)
+}
+
+// chooseFrom finds a platform's entry in an index.
+func chooseFrom(raw []byte, platform v1.Platform) (v1.Descriptor, error) {
+	index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
+	if err != nil {
+		return v1.Descriptor{}, unsupported("the index is not valid JSON")
+	}
+	if len(index.Manifests) > maxEntries {
+		return v1.Descriptor{}, unsupported("the index has more than %d entries", maxEntries)
+	}
+	return choose(index.Manifests, platform)
 }
 
 // refuseAmbiguous refuses documents that are a manifest and an index at once: two

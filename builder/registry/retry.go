@@ -69,6 +69,7 @@ type budget struct {
 	total, connect time.Duration
 	most           int // retries; 0 means as many as the time allows, negative none
 	first, cap     time.Duration
+	answer         time.Duration // the most that an attempt waits for its answer, connection included; 0: as always
 }
 
 // spend reports how long to wait before the next attempt, and whether there may

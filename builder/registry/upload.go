@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -60,12 +58,23 @@ func (c *Client) Upload(ctx context.Context, dest string, l v1.Layer) error {
 	if err != nil {
 		return err
 	}
-	return c.place(ctx, tag.Repository, l, false)
+	return c.place(ctx, tag.Repository, l, ask)
 }
 
-// place uploads a layer once. With force it is sent even if the registry says that
-// it is there, for a registry that was found to be wrong.
-func (c *Client) place(ctx context.Context, repo name.Repository, l v1.Layer, force bool) error {
+// doubt is whether a registry is asked for a blob before it is sent.
+type doubt int
+
+const (
+	// ask is for everything that may be there.
+	ask doubt = iota
+	// novel is for what nobody can have stored before; asked for only when sending it fails.
+	novel
+	// insist sends again what a registry said it had and did not.
+	insist
+)
+
+// place uploads a layer, once unless it insists.
+func (c *Client) place(ctx context.Context, repo name.Repository, l v1.Layer, how doubt) error {
 	d, err := l.Digest()
 	if err != nil {
 		return fmt.Errorf("push %s: digest of the layer: %w", repo, err)
@@ -87,14 +96,14 @@ func (c *Client) place(ctx context.Context, repo name.Repository, l v1.Layer, fo
 			return struct{}{}, a.fail(ctx, err)
 		}
 		a.credential = s.credential
-		u := &upload{s: s, layer: l, digest: d, size: size, force: force}
+		u := &upload{s: s, layer: l, digest: d, size: size, how: how}
 		if err := c.persist(ctx, pushing, u.once); err != nil {
 			return struct{}{}, a.fail(ctx, err)
 		}
 		c.hold(repo, d)
 		return struct{}{}, nil
 	}
-	if force {
+	if how == insist {
 		_, err := work()
 		return err
 	}
@@ -151,26 +160,21 @@ type upload struct {
 	layer   v1.Layer
 	digest  v1.Hash
 	size    int64
-	force   bool
+	how     doubt
 	noMount bool
 }
 
 // once makes one attempt from the beginning. Where the blob can be mounted that is tried first: it succeeds too
 // when the blob is there already. Otherwise it asks, also because the answer to an earlier commit may have been lost.
 func (u *upload) once(ctx context.Context) error {
-	if !u.force {
+	if u.how != insist {
 		if u.mount(ctx) {
 			u.s.client.affirm(u.s.repo, u.digest)
 			u.report("mount", u.size, true)
 			return nil
 		}
-		exists, err := u.exists(ctx)
-		if err != nil {
+		if there, err := u.thereAlready(ctx); there || err != nil {
 			return err
-		}
-		if exists {
-			u.report("exists", u.size, true)
-			return nil
 		}
 	}
 	location, _, err := u.s.begin(ctx, v1.Hash{}, "")
@@ -183,6 +187,19 @@ func (u *upload) once(ctx context.Context) error {
 	}
 	u.report("push", u.size, true)
 	return nil
+}
+
+// thereAlready asks for the blob, unless it is worth a try without.
+func (u *upload) thereAlready(ctx context.Context) (bool, error) {
+	if u.how == novel {
+		u.how = ask
+		return false, nil
+	}
+	exists, err := u.exists(ctx)
+	if exists && err == nil {
+		u.report("exists", u.size, true)
+	}
+	return exists, err
 }
 
 // exists asks for the blob. A registry that does not answer the question gets the
@@ -301,125 +318,6 @@ func (s *session) abandon(ctx context.Context, location *url.URL) {
 	_ = resp.Body.Close()
 }
 
-// transfer sends the bytes and commits them: POST, one PATCH, PUT, which all
-// registries but a few know; those get the bytes with the PUT.
-func (u *upload) transfer(ctx context.Context, location *url.URL) error {
-	host := canonicalHost(u.s.repo.RegistryStr())
-	if u.s.client.isMonolithic(host) {
-		return u.commit(ctx, location, u.body)
-	}
-	resp, err := u.send(ctx, http.MethodPatch, location, u.body, http.StatusAccepted, http.StatusNoContent, http.StatusCreated, http.StatusOK)
-	var status *statusError
-	if errors.As(err, &status) && (status.status == http.StatusMethodNotAllowed || status.status == http.StatusNotImplemented) {
-		u.s.client.setMonolithic(host)
-		return u.commit(ctx, location, u.body)
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	next := location
-	if resp.Header.Get("Location") != "" {
-		if next, err = u.s.location(resp); err != nil {
-			return err
-		}
-	}
-	return u.commit(ctx, next, nil)
-}
-
-// commit ends the upload; body is nil when the bytes were sent before.
-func (u *upload) commit(ctx context.Context, location *url.URL, body func() (io.ReadCloser, error)) error {
-	to := *location
-	q := to.Query()
-	q.Set("digest", u.digest.String())
-	to.RawQuery = q.Encode()
-	resp, err := u.send(ctx, http.MethodPut, &to, body, http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answered, err := v1.NewHash(resp.Header.Get("Docker-Content-Digest"))
-	if err == nil && answered != u.digest && answered.Algorithm == u.digest.Algorithm {
-		return integrity("blob %s was stored as %s", u.digest, answered)
-	}
-	return nil
-}
-
-func (u *upload) send(ctx context.Context, method string, to *url.URL, body func() (io.ReadCloser, error), allowed ...int) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, to.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/octet-stream")
-	if body != nil && u.size > 0 {
-		req.ContentLength = u.size
-		req.GetBody = body
-		req.Body = unread{} // every attempt takes its own from GetBody
-	}
-	return u.s.send(req, allowed...)
-}
-
-// unread stands for a body that is never read.
-type unread struct{}
-
-func (unread) Read([]byte) (int, error) { return 0, errors.New("body was not replaced") }
-func (unread) Close() error             { return nil }
-
-// body opens the layer and checks what is read from it on the way.
-func (u *upload) body() (io.ReadCloser, error) {
-	rc, err := u.layer.Compressed()
-	if err != nil {
-		return nil, &sourceError{err}
-	}
-	h, err := v1.Hasher(u.digest.Algorithm)
-	if err != nil {
-		_ = rc.Close()
-		return nil, &sourceError{err}
-	}
-	return &uploadBody{upload: u, rc: rc, hash: h}, nil
-}
-
-// uploadBody reads the layer for the network. The registry checks the digest too,
-// but content that changed on our side must be ours to report.
-type uploadBody struct {
-	*upload
-	rc       io.ReadCloser
-	hash     hash.Hash
-	done     int64
-	reported int64
-}
-
-func (b *uploadBody) Read(p []byte) (int, error) {
-	n, err := b.rc.Read(p)
-	_, _ = b.hash.Write(p[:n]) // a hash never fails
-	b.done += int64(n)
-	if b.done-b.reported >= reportEvery {
-		b.reported = b.done
-		b.report("push", b.done, false)
-	}
-	if b.done > b.size || (errors.Is(err, io.EOF) && (b.done != b.size || fmt.Sprintf("%x", b.hash.Sum(nil)) != b.digest.Hex)) {
-		return 0, &sourceError{integrity("layer %s changed since it was made", b.digest)}
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return n, &sourceError{err}
-	}
-	return n, err //nolint:wrapcheck // io.EOF must stay itself
-}
-
-func (b *uploadBody) Close() error { return b.rc.Close() }
-
 func (u *upload) report(op string, done int64, finished bool) {
 	u.s.client.report(Event{Op: op, Digest: u.digest, Ref: u.s.repo.Name(), Done: done, Total: u.size, Finished: finished})
-}
-
-func (c *Client) isMonolithic(host string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.monolithic[host]
-}
-
-func (c *Client) setMonolithic(host string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.monolithic[host] = true
 }

@@ -31,6 +31,9 @@ func (w *watchdog) RoundTrip(req *http.Request) (*http.Response, error) {
 	// Until a connection stands, dialler and TLS have limits of their own; these
 	// come on top so that they do not cut one another short.
 	answer += w.timing.Connect
+	if b, ok := ctx.Value(budgetKey{}).(*budget); ok && b.answer > 0 && !isCommit(req) {
+		answer = b.answer
+	}
 	dog := &leash{cancel: cancel}
 	sent := req.Clone(ctx)
 	if req.Body != nil && req.Body != http.NoBody {

@@ -276,7 +276,22 @@ func (c *Cache) Add(ctx context.Context, tag string, add Set, blobs ...Made) {
 	for i := range add.Bases {
 		add.Bases[i].Check = add.Bases[i].check()
 	}
-	for _, repo := range c.writable() {
+	c.add(ctx, c.writable(), tag, add, blobs)
+}
+
+// AddLocal is Add for the directories among the repositories, and for what comes from another of them.
+func (c *Cache) AddLocal(ctx context.Context, tag string, add Set, blobs ...Made) {
+	for i := range add.Records {
+		add.Records[i] = add.Records[i].sealed()
+	}
+	c.add(ctx, slices.DeleteFunc(c.writable(), func(r Repository) bool {
+		_, local := r.(*layoutRepository)
+		return !local
+	}), tag, add, blobs)
+}
+
+func (c *Cache) add(ctx context.Context, repos []Repository, tag string, add Set, blobs []Made) {
+	for _, repo := range repos {
 		for _, b := range blobs {
 			if err := repo.Put(ctx, b.Layer, b.Path); err != nil {
 				if ctx.Err() == nil {

@@ -20,6 +20,9 @@ import (
 	"github.com/kaniko-go/kaniko-go/builder/registry"
 )
 
+// errDamaged says that a Set cannot be read, whoever tries.
+var errDamaged = errors.New("the records are damaged")
+
 // Repository is a place where Sets and what they refer to are kept. It is safe for concurrent use.
 type Repository interface {
 	// String is what people call it.
@@ -72,7 +75,7 @@ func (r *registryRepository) Load(ctx context.Context, tag string) (*Loaded, err
 	}
 	set, err := decode(a.Config)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", r.ref(tag), err)
+		return nil, fmt.Errorf("%s: %w: %w", r.ref(tag), errDamaged, err)
 	}
 	return &Loaded{
 		Set:   set,
@@ -93,10 +96,15 @@ func (r *registryRepository) Put(ctx context.Context, l v1.Layer, _ string) erro
 	return r.client.UploadCache(ctx, r.name, l)
 }
 
-// Merge implements Repository. What another build writes in the same instant may be lost; that is a miss of a later build, no more.
+// Merge implements Repository. What another build writes in the same instant may be lost; that is a miss of a later build, no
+// more. What is damaged is replaced; a registry that is not to be had keeps what it has.
 func (r *registryRepository) Merge(ctx context.Context, tag string, add *Set, oldest time.Time) error {
 	old := &Set{}
-	if l, err := r.Load(ctx, tag); err == nil && l != nil {
+	l, err := r.Load(ctx, tag)
+	if err != nil && !damaged(err) {
+		return err
+	}
+	if l != nil {
 		old = l.Set
 	}
 	config, manifest, err := old.merge(add, oldest).files()
@@ -104,6 +112,15 @@ func (r *registryRepository) Merge(ctx context.Context, tag string, add *Set, ol
 		return err
 	}
 	return r.client.PushArtifact(ctx, r.ref(tag), config, manifest)
+}
+
+// damaged tells whether an error of Load says that nothing can be made of what is there.
+func damaged(err error) bool {
+	var trouble *registry.Error
+	if errors.As(err, &trouble) {
+		return trouble.Class == registry.Integrity || trouble.Class == registry.Unsupported || trouble.Class == registry.Refused
+	}
+	return errors.Is(err, errDamaged)
 }
 
 // files are the blob of a Set and its manifest.
@@ -117,9 +134,16 @@ func (s *Set) files() (config v1.Layer, manifest []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if len(blob) <= maxInline {
+		d.Data = blob
+	}
 	manifest, err = s.manifest(*d)
 	return config, manifest, err
 }
+
+// maxInline bounds a Set that the manifest has in itself too, so that a build reads both with one request. Registries bound
+// manifests to 4 MB.
+const maxInline = 256 << 10
 
 // refAnnotation is the name of an entry in an OCI layout.
 const refAnnotation = "org.opencontainers.image.ref.name"
