@@ -198,7 +198,7 @@ func (c *Client) session(ctx context.Context, repo name.Repository, d direction,
 			scopes = append(scopes, "repository:"+mountFrom+":pull")
 		}
 		inner := transport.NewUserAgent(g, c.o.UserAgent)
-		outer, err := transport.NewWithContext(ctx, repo.Registry, auth, &greeter{inner, &c.greeted, d}, scopes)
+		outer, err := transport.NewWithContext(ctx, repo.Registry, auth, &greeter{inner, &c.greeted, d && c.hosts.skipAll[pushing] != c.hosts.skipAll[pulling]}, scopes)
 		if err != nil {
 			return nil, &loginError{err: err, credential: source}
 		}

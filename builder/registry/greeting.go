@@ -16,10 +16,10 @@ type greetings struct {
 	answers map[greetingKey]*greeting
 }
 
-// greetingKey has the direction because whether a certificate is checked may depend on it.
+// greetingKey tells the directions apart where it depends on them whether a certificate is checked.
 type greetingKey struct {
 	scheme, host string
-	direction    direction
+	apart        direction
 }
 
 type greeting struct {
@@ -31,9 +31,9 @@ type greeting struct {
 
 // greeter answers what was asked before from memory.
 type greeter struct {
-	next      http.RoundTripper
-	known     *greetings
-	direction direction
+	next  http.RoundTripper
+	known *greetings
+	apart direction
 }
 
 // RoundTrip implements [http.RoundTripper]. Only the two answers that a login can go on with are kept.
@@ -41,7 +41,7 @@ func (g *greeter) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Method != http.MethodGet || req.URL.Path != "/v2/" || req.URL.RawQuery != "" || req.Header.Get("Authorization") != "" {
 		return g.next.RoundTrip(req) //nolint:wrapcheck // a transport passes errors on
 	}
-	key := greetingKey{req.URL.Scheme, canonicalHost(req.URL.Host), g.direction}
+	key := greetingKey{req.URL.Scheme, canonicalHost(req.URL.Host), g.apart}
 	if known := g.known.find(key); known != nil {
 		return known.response(req), nil
 	}

@@ -55,7 +55,7 @@ func (c *Client) Publish(ctx context.Context, dests []string, t remote.Taggable)
 	if err != nil {
 		return Result{}, classifyFreeze(err, tags[0])
 	}
-	p := &publication{client: c, image: f}
+	p := &publication{client: c, image: f, before: map[string]v1.Hash{}}
 	if err := p.contents(ctx, tags); err != nil {
 		return Result{}, err
 	}
@@ -82,6 +82,7 @@ type publication struct {
 	image  *frozen
 
 	mu       sync.Mutex
+	before   map[string]v1.Hash // where tags pointed, by name; zero when one did not exist or could not be read
 	moved    []string
 	warnings []string
 	unread   bool // the warning about reading back was given
@@ -93,12 +94,12 @@ type publication struct {
 func (p *publication) contents(ctx context.Context, tags []name.Tag) error {
 	byHost := map[string][]name.Repository{}
 	var hosts []string
-	seen := map[string]bool{}
+	of := map[string][]name.Tag{}
 	for _, t := range tags {
-		if seen[t.Repository.Name()] {
+		of[t.Repository.Name()] = append(of[t.Repository.Name()], t)
+		if len(of[t.Repository.Name()]) > 1 {
 			continue
 		}
-		seen[t.Repository.Name()] = true
 		host := canonicalHost(t.RegistryStr())
 		if byHost[host] == nil {
 			hosts = append(hosts, host)
@@ -109,7 +110,7 @@ func (p *publication) contents(ctx context.Context, tags []name.Tag) error {
 	for _, host := range hosts {
 		g.Go(func() error {
 			for _, repo := range byHost[host] {
-				if err := p.fill(ctx, repo); err != nil {
+				if err := p.fill(ctx, repo, of[repo.Name()]); err != nil {
 					return err
 				}
 			}
@@ -119,19 +120,17 @@ func (p *publication) contents(ctx context.Context, tags []name.Tag) error {
 	return g.Wait()
 }
 
-// fill makes one repository complete: blobs, manifests by digest, both read back. A manifest that is there already tells that
-// this was done before, and then configs are asked for too.
-func (p *publication) fill(ctx context.Context, repo name.Repository) error {
+// fill makes one repository complete: blobs, manifests by digest, both read back. A tag that points to the image already tells that
+// this was done before, and then nothing is sent that is there.
+func (p *publication) fill(ctx context.Context, repo name.Repository, tags []name.Tag) error {
 	a := attempt{op: "push", ref: repo.Name(), host: repo.RegistryStr()}
 	s, err := p.client.session(ctx, repo, pushing, "")
 	if err != nil {
 		return a.fail(ctx, err)
 	}
 	a.credential = s.credential
-	root := p.image.root().digest
-	there, _ := s.head(ctx, root.String())
-	how := novel
-	if there == root {
+	there, how := p.look(ctx, s, tags), novel
+	if there {
 		how = ask
 	}
 	if err := p.placeBlobs(ctx, repo, how); err != nil {
@@ -139,16 +138,28 @@ func (p *publication) fill(ctx context.Context, repo name.Repository) error {
 	}
 	for _, doc := range p.image.manifests {
 		answered := doc.digest
-		if there != root {
+		if !there {
 			if answered, err = p.store(ctx, a, s, doc); err != nil {
 				return err
 			}
 		}
-		if err := p.readBack(ctx, s, doc, answered, there != root); err != nil {
+		if err := p.readBack(ctx, s, doc, answered, !there); err != nil {
 			return a.fail(ctx, err)
 		}
 	}
 	return a.fail(ctx, p.checkBlobs(ctx, s))
+}
+
+// look notes where tags point before anything is pushed, and tells whether one of them has the image.
+func (p *publication) look(ctx context.Context, s *session, tags []name.Tag) (there bool) {
+	for _, tag := range tags {
+		before := s.tagDigest(ctx, tag.TagStr())
+		there = there || before == p.image.root().digest
+		p.mu.Lock()
+		p.before[tag.Name()] = before
+		p.mu.Unlock()
+	}
+	return there
 }
 
 // store writes a manifest under its digest and returns the digest that the registry answered.
@@ -253,7 +264,9 @@ func (m *move) do(ctx context.Context) error {
 	}
 	m.s, m.a.credential = s, s.credential
 	root := m.p.image.root()
-	m.before = s.tagDigest(ctx, m.tag.TagStr())
+	m.p.mu.Lock()
+	m.before = m.p.before[m.tag.Name()]
+	m.p.mu.Unlock()
 	if m.before == root.digest {
 		m.answered = root.digest
 		return nil
