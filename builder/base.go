@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/containerd/platforms"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -39,6 +40,8 @@ type images struct {
 	found    map[*plan.Image]origin
 	// bases are kept by reference with digest: two plans that begin with one image pull it once.
 	bases map[string]*baseImage
+	// kept is what outlives builds; nil for nothing.
+	kept *baseCache
 }
 
 // origin is where an image comes from.
@@ -54,7 +57,19 @@ func newImages(client *registry.Client) *images {
 }
 
 func (m *images) resolve(ctx context.Context, ref string, platform ocispec.Platform) (*plan.Image, error) {
-	img, err := m.registry.Resolve(ctx, ref, registryPlatform(platform))
+	warm, at, warmErr := m.kept.warmed(ref, platform)
+	if warmErr != nil {
+		m.kept.log.Warn(fmt.Sprintf("base cache: image %s cannot be used: %v", ref, warmErr))
+	}
+	asking := ctx
+	if warm != nil {
+		asking = m.registry.Impatient(ctx)
+	}
+	img, err := m.registry.Resolve(asking, ref, registryPlatform(platform))
+	if err != nil && warm != nil && ctx.Err() == nil {
+		m.kept.log.Info(fmt.Sprintf("using %s as fetched on %s into the base cache: %v", warm.name, at.Format(time.RFC3339), err))
+		return m.add(*warm)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +105,7 @@ func (m *images) base(i *plan.Image, disk *store.Store) *baseImage {
 	defer m.mu.Unlock()
 	b := m.bases[i.Ref]
 	if b == nil {
-		b = &baseImage{image: m.found[i], store: disk}
+		b = &baseImage{image: m.found[i], store: disk, kept: m.kept}
 		m.bases[i.Ref] = b
 	}
 	return b
@@ -108,6 +123,7 @@ type baseImage struct {
 
 	// unpack says that all files will be on disk.
 	unpack bool
+	kept   *baseCache
 	// indexes are what the cache knows of the layers; nil for nothing.
 	indexes *baseIndexes
 
@@ -127,11 +143,11 @@ type baseIndexes struct {
 // has tells whether the layer need not be here for its Tree.
 func (b *baseImage) has(l v1.Layer) bool {
 	diffID, err := l.DiffID()
-	return err == nil && !b.unpack && b.indexes != nil && b.indexes.x.cache.HasBaseIndex(b.indexes.tag, diffID)
+	return err == nil && !b.unpack && b.indexes != nil && (b.kept.hasIndex(diffID) || b.indexes.x.cache.HasBaseIndex(b.indexes.tag, diffID))
 }
 
 // deferOne makes a layer of what the cache knows of it.
-func (b *baseIndexes) deferOne(ctx context.Context, l v1.Layer) (*layer.Index, *layer.Deferred, error) {
+func (b *baseIndexes) deferOne(ctx context.Context, kept *baseCache, l v1.Layer) (*layer.Index, *layer.Deferred, error) {
 	wrap := func(err error) error {
 		if ctx.Err() != nil || !errors.Is(err, layer.ErrIndex) {
 			return err
@@ -142,11 +158,23 @@ func (b *baseIndexes) deferOne(ctx context.Context, l v1.Layer) (*layer.Index, *
 	if err != nil {
 		return nil, nil, err
 	}
+	if r, indexed, err := kept.index(diffID); r != nil && err == nil {
+		idx, d, err := b.x.deferLayer(ctx, l, r, indexed, wrap)
+		if err == nil {
+			d.Via = kept.ingest
+			return idx, d, nil
+		}
+		kept.forgetIndex(diffID, err)
+	}
 	r, indexed, err := b.x.cache.BaseIndex(ctx, b.tag, diffID)
 	if err != nil {
 		return nil, nil, &badHitError{nil, err}
 	}
-	return b.x.deferLayer(ctx, l, r, indexed, wrap)
+	idx, d, err := b.x.deferLayer(ctx, l, r, indexed, wrap)
+	if d != nil {
+		d.Via = kept.ingest
+	}
+	return idx, d, err
 }
 
 // Tree downloads, verifies and indexes all layers, once.
@@ -173,8 +201,8 @@ func (b *baseImage) pull(ctx context.Context) (*tree.Tree, error) {
 		g.Go(func() error {
 			var err error
 			if b.has(l) {
-				indexes[i], deferred[i], err = b.indexes.deferOne(ctx, l)
-			} else if ingested[i], err = layer.Ingest(ctx, b.store, l, b.spool); err == nil {
+				indexes[i], deferred[i], err = b.indexes.deferOne(ctx, b.kept, l)
+			} else if ingested[i], err = b.kept.ingest(ctx, b.store, l, b.spool); err == nil {
 				indexes[i], ingested[i].Index = ingested[i].Index, nil
 			}
 			if err != nil {

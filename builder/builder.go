@@ -166,6 +166,9 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 func (b *Builder) gather(r Request, src *source, disk *store.Store) (inputs, error) {
 	in := inputs{file: src.file, source: src.tree, images: newImages(b.Registry), disk: disk, caches: &caches{disk: disk}}
 	var err error
+	if in.images.kept, err = b.openBaseCache(r.Cache.Dir); err != nil {
+		return in, err
+	}
 	if in.secrets, err = readSecrets(r.Secrets); err != nil {
 		return in, err
 	}
@@ -191,7 +194,7 @@ func (b *Builder) execute(ctx context.Context, r Request, plans []*plan.Plan, in
 	if in.cache, err = b.openCache(r); err != nil {
 		return nil, err
 	}
-	in.disk.Indexes = in.cache.Enabled()
+	in.disk.Indexes = in.cache.Enabled() || in.images.kept != nil
 	for attempt := 0; ; attempt++ {
 		res, err := b.attempt(ctx, r, plans, in)
 		var bad *badHitError

@@ -4,6 +4,8 @@ package builder
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -38,7 +40,12 @@ type CacheOptions struct {
 	// Off are the stages that are made anew whatever the cache has; All stands for every one.
 	Off []string
 	All bool
+	// Dir is the base cache, "" for none.
+	Dir string
 }
+
+// isDirectory tells a cache on disk from a repository.
+func isDirectory(repo string) bool { return strings.HasPrefix(repo, "oci:") }
 
 // off tells whether a stage is not to be taken from the cache.
 func (o CacheOptions) off(s *plan.Stage) bool {
@@ -410,8 +417,12 @@ func (x *executor) spoolIndex(index io.ReadCloser, indexed v1.Hash) (*os.File, e
 		return nil, err
 	}
 	defer blob.Abort()
-	if _, err := io.Copy(blob, index); err != nil {
+	h := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(blob, h), index); err != nil {
 		return nil, err
+	}
+	if sum := hex.EncodeToString(h.Sum(nil)); sum != indexed.Hex {
+		return nil, fmt.Errorf("layer index %s: %w: it has digest %s", indexed, layer.ErrIntegrity, sum)
 	}
 	if err := blob.Commit(indexed); err != nil {
 		return nil, err

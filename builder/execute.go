@@ -176,7 +176,7 @@ func (x *executor) findBases() {
 	}
 	for _, st := range x.plan.Stages {
 		base(st.Base.Image, false, false)
-		if i := st.Base.Image; i != nil && x.cache.Enabled() {
+		if i := st.Base.Image; i != nil && x.disk.Indexes {
 			x.bases[i].indexes = &baseIndexes{x, x.stages[st].tag()}
 		}
 		for _, in := range x.stages[st].todo() {

@@ -45,11 +45,10 @@ func run(status isolation.Status) int {
 	log := newLogger(cfg.Log)
 	ctx, stop := untilSignal(context.Background())
 	defer stop()
-	mode := build
-	if cfg.Mode == config.ModeCheck {
-		mode = check
+	modes := map[config.Mode]func(context.Context, *config.Config, isolation.Status, *zap.Logger) error{
+		config.ModeBuild: build, config.ModeCheck: check, config.ModeWarm: warm, config.ModePush: push,
 	}
-	if err := mode(ctx, cfg, status, log); err != nil {
+	if err := modes[cfg.Mode](ctx, cfg, status, log); err != nil {
 		return fail(ctx, cfg, log, err)
 	}
 	return 0
@@ -79,12 +78,44 @@ func build(ctx context.Context, cfg *config.Config, status isolation.Status, log
 			return &configError{err}
 		}
 	}
+	return write(ctx, cfg, status, log, func(b *builder.Builder) (*builder.Result, error) {
+		return b.Build(ctx, request(cfg))
+	})
+}
+
+// push carries out mode push.
+func push(ctx context.Context, cfg *config.Config, status isolation.Status, log *zap.Logger) error {
+	out := outputs(cfg)
+	if err := errors.Join(out.RemoveStale(), out.Probe()); err != nil {
+		return &resultsError{err}
+	}
+	if err := out.Check(cfg.Destination); err != nil {
+		return &configError{err}
+	}
+	return write(ctx, cfg, status, log, func(b *builder.Builder) (*builder.Result, error) {
+		return b.Push(ctx, output(cfg))
+	})
+}
+
+// warm carries out mode warm, which has no results.
+func warm(ctx context.Context, cfg *config.Config, status isolation.Status, log *zap.Logger) error {
 	b, err := newBuilder(cfg, status, log)
 	if err != nil {
 		return err
 	}
 	defer b.Registry.Close()
-	res, err := b.Build(ctx, request(cfg))
+	return b.Warm(ctx, request(cfg), cfg.Image)
+}
+
+// write does the work of a mode and writes its results, last.
+func write(ctx context.Context, cfg *config.Config, status isolation.Status, log *zap.Logger, work func(*builder.Builder) (*builder.Result, error)) error {
+	out := outputs(cfg)
+	b, err := newBuilder(cfg, status, log)
+	if err != nil {
+		return err
+	}
+	defer b.Registry.Close()
+	res, err := work(b)
 	if err != nil || res == nil {
 		return err
 	}

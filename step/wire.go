@@ -176,7 +176,7 @@ func output(cfg *config.Config) builder.Output {
 }
 
 func cacheOptions(cfg *config.Config) builder.CacheOptions {
-	o := builder.CacheOptions{TTL: cfg.CacheTTL, ReadOnly: cfg.NoPushCache, Off: cfg.NoCache}
+	o := builder.CacheOptions{TTL: cfg.CacheTTL, ReadOnly: cfg.NoPushCache, Off: cfg.NoCache, Dir: cfg.CacheDir}
 	if slices.Contains(cfg.NoCache, "true") {
 		o.All = true
 	}

@@ -79,6 +79,9 @@ func (c *Client) fetchTop(ctx context.Context, written string, ref name.Referenc
 	var missed []string
 	for i, place := range places {
 		b := c.newBudget(pulling)
+		if outer, ok := ctx.Value(budgetKey{}).(*budget); ok {
+			b.total, b.connect = min(b.total, outer.total), min(b.connect, outer.connect)
+		}
 		last := i == len(places)-1
 		if !last {
 			b.total = min(b.total, c.o.Timing.MirrorBudget)

@@ -34,6 +34,15 @@ func (c *Config) checkCache() error {
 	if c.Cache && len(c.CacheRepo) == 0 && len(c.Destination) == 0 && (c.Mode == ModeBuild || c.Mode == "") {
 		errs = append(errs, errors.New("KANIKO_CACHE=true needs KANIKO_CACHE_REPO where there is no KANIKO_DESTINATION: a repository, or oci:DIRECTORY"))
 	}
+	if c.CacheDir != "" && !filepath.IsAbs(c.CacheDir) {
+		errs = append(errs, problem("KANIKO_CACHE_DIR", c.CacheDir, "not an absolute path"))
+	}
+	if c.Mode == ModeWarm && c.CacheDir == "" {
+		errs = append(errs, errors.New("KANIKO_MODE=warm needs KANIKO_CACHE_DIR, the directory that images are fetched into"))
+	}
+	if c.Mode == ModePush && (c.OCILayoutPath == "") == (c.TarPath == "") {
+		errs = append(errs, errors.New("KANIKO_MODE=push needs KANIKO_OCI_LAYOUT_PATH or KANIKO_TAR_PATH, one of them, which says what to push"))
+	}
 	for _, repo := range c.CacheRepo {
 		if dir, local := strings.CutPrefix(repo, ociPrefix); local {
 			if dir == "" || !filepath.IsAbs(dir) {

@@ -21,7 +21,7 @@ const Prefix = "KANIKO"
 type Config struct {
 	Source
 	Output
-	Image
+	Form
 	Run
 	LayerCache
 	Registry
@@ -45,7 +45,7 @@ const DefaultDir = "/kaniko/work"
 
 // Source says what is built.
 type Source struct {
-	Mode           Mode   `split_words:"true" default:"build" flag:"-" desc:"What to do: build, or check, which only runs the build checks on the Dockerfile and needs no destination."`
+	Mode           Mode   `split_words:"true" default:"build" flag:"-" desc:"What to do. build; check only runs the build checks on the Dockerfile and needs no destination; warm fetches KANIKO_IMAGE, or what the Dockerfile needs, into KANIKO_CACHE_DIR; push verifies and pushes what a build has left at KANIKO_OCI_LAYOUT_PATH or KANIKO_TAR_PATH."`
 	Context        string `split_words:"true" default:"." param:"CONTEXT" desc:"The build context: a directory, also written dir://PATH; relative to the working directory."`
 	ContextSubPath string `split_words:"true" param:"CONTEXT_SUB_PATH" desc:"Directory inside the build context that is used as the context."`
 	Dockerfile     string `split_words:"true" default:"Dockerfile" param:"DOCKERFILE" desc:"The Dockerfile: absolute, relative to the working directory, or relative to the context; the first that exists. NAME.dockerignore beside it wins over the context's .dockerignore."`
@@ -71,8 +71,8 @@ type Output struct {
 	ImageNameTagWithDigestFile string `split_words:"true" desc:"File that receives REPOSITORY:TAG@DIGEST, one line for each destination."`
 }
 
-// Image says what form the image has.
-type Image struct {
+// Form says what form the image has.
+type Form struct {
 	Compression      Compression `split_words:"true" default:"gzip" param:"COMPRESSION" desc:"How layers are compressed: gzip or zstd."`
 	CompressionLevel int         `split_words:"true" default:"-1" param:"COMPRESSION_LEVEL" desc:"Level of the compression: 1 to 9 for gzip, 1 to 22 for zstd; -1 for a good default."`
 	ImageFormat      Format      `split_words:"true" default:"oci" param:"IMAGE_FORMAT" desc:"Media types of manifest, configuration and layers: oci or docker."`
@@ -100,6 +100,8 @@ type LayerCache struct {
 	CacheRepo   List          `split_words:"true" param:"CACHE_REPO" desc:"Where layers are kept: a repository of a registry, or oci:DIRECTORY; both as two lines. The repository of the first destination with /cache added if unset."`
 	CacheTTL    time.Duration `split_words:"true" default:"336h" param:"CACHE_TTL" desc:"Age from which a kept layer is not used any more; 0s is no limit."`
 	NoPushCache bool          `split_words:"true" default:"false" desc:"Use the cache, but add nothing to it."`
+	CacheDir    string        `split_words:"true" param:"CACHE_DIR" desc:"Directory that keeps base images beyond the build, shared by simultaneous builds, such as a volume. Builds fill it as they go where it is writable; mode warm fills it before."`
+	Image       List          `split_words:"true" flag:"image" desc:"The images of mode warm; what the Dockerfile needs if unset."`
 	NoCache     List          `split_words:"true" param:"NO_CACHE" flag:"-" desc:"true, or the names of stages, one a line, that are made anew whatever the cache has."`
 }
 
@@ -161,7 +163,7 @@ func (c *Config) groups() []group {
 	return []group{
 		{"What is built", Prefix, &c.Source},
 		{"Where the image goes", Prefix, &c.Output},
-		{"Form of the image", Prefix, &c.Image},
+		{"Form of the image", Prefix, &c.Form},
 		{"What RUN sees", Prefix, &c.Run},
 		{"The cache", Prefix, &c.LayerCache},
 		{"Registries", Prefix, &c.Registry},

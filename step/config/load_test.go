@@ -109,8 +109,9 @@ func TestValues(t *testing.T) {
 			Label:    Pairs{{Key: "text", Value: "two\nlines"}, {Key: "bare", Bare: true}},
 			Platform: List{"linux/arm64"}, CustomPlatform: "linux/arm64",
 		},
-		Output: Output{Destination: List{"localhost:5000/a/b:1", "r.example/c:2"}},
-		Image:  Image{Compression: Gzip, CompressionLevel: -1, ImageFormat: OCI},
+		Output:     Output{Destination: List{"localhost:5000/a/b:1", "r.example/c:2"}},
+		Form:       Form{Compression: Gzip, CompressionLevel: -1, ImageFormat: OCI},
+		LayerCache: LayerCache{CacheTTL: 336 * time.Hour},
 		Run: Run{
 			Isolation: IsolationAuto, Dir: DefaultDir, Network: NetworkDefault,
 			AddHost: Hosts{
@@ -188,12 +189,12 @@ func TestProblems(t *testing.T) {
 		{
 			"everything at once",
 			map[string]string{
-				"KANIKO_DESTINATIONS": dest, "KANIKO_CACHE": "true", "KANIKO_XYZZY_PLUGH": "1",
-				"KANIKO_MODE": "warm", "KANIKO_DRYRUN": "maybe", "KANIKO_COMPRESSION": "xz",
+				"KANIKO_DESTINATIONS": dest, "KANIKO_CACHE_COPY_LAYERS": "true", "KANIKO_XYZZY_PLUGH": "1",
+				"KANIKO_MODE": "index", "KANIKO_DRYRUN": "maybe", "KANIKO_COMPRESSION": "xz",
 				"KANIKO_COMPRESSION_LEVEL": "fast", "KANIKO_ADD_HOST": "a\nb=c", "KANIKO_RUN_TIMEOUT": "5",
 			},
-			`unknown variables: KANIKO_CACHE (not supported yet), KANIKO_DESTINATIONS (did you mean KANIKO_DESTINATION?), KANIKO_XYZZY_PLUGH; see docs/configuration.md
-KANIKO_MODE=warm: not supported yet; supported: build, check
+			`unknown variables: KANIKO_CACHE_COPY_LAYERS (not supported yet), KANIKO_DESTINATIONS (did you mean KANIKO_DESTINATION?), KANIKO_XYZZY_PLUGH; see docs/configuration.md
+KANIKO_MODE=index: not supported yet; supported: build, check, warm, push
 KANIKO_DRYRUN=maybe: write true or false
 KANIKO_COMPRESSION=xz: not a known value; supported: gzip, zstd
 KANIKO_COMPRESSION_LEVEL=fast: write a whole number
@@ -214,10 +215,9 @@ KANIKO_DESTINATION=r.example/a@sha256:000000000000000000000000000000000000000000
 			"what does not exist yet",
 			map[string]string{
 				"KANIKO_DESTINATION": dest, "KANIKO_CONTEXT": "git://u:secret@h/r", "KANIKO_DOCKERFILE": "https://h/Dockerfile",
-				"KANIKO_DIGEST_FILE": "https://h/d", "KANIKO_ISOLATION": "inplace",
+				"KANIKO_DIGEST_FILE": "https://h/d",
 			},
-			`KANIKO_ISOLATION=inplace: not supported yet; supported: auto, namespace
-KANIKO_CONTEXT=git://xxxxx@h/r: a context by git is not supported yet; give a directory
+			`KANIKO_CONTEXT=git://xxxxx@h/r: a context by git is not supported yet; give a directory
 KANIKO_DOCKERFILE=https://h/Dockerfile: a Dockerfile by https is not supported yet; give a path
 KANIKO_DIGEST_FILE=https://h/d: writing by https is not supported yet; give a path`,
 		},

@@ -22,12 +22,16 @@ const (
 	ModeBuild Mode = "build"
 	// ModeCheck runs the build checks on a Dockerfile and builds nothing.
 	ModeCheck Mode = "check"
+	// ModeWarm fetches images into the base cache.
+	ModeWarm Mode = "warm"
+	// ModePush pushes what another run has left in an OCI layout or a tarball.
+	ModePush Mode = "push"
 )
 
 // Decode implements envconfig.Decoder.
 func (m *Mode) Decode(value string) error {
-	later := []string{"push", "index", "warm", "cache-list", "cache-prune"}
-	return oneOf(m, value, later, ModeBuild, ModeCheck)
+	later := []string{"index", "cache-list", "cache-prune"}
+	return oneOf(m, value, later, ModeBuild, ModeCheck, ModeWarm, ModePush)
 }
 
 // Compression is how layers are compressed.

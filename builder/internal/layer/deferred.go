@@ -24,6 +24,8 @@ var ErrIndex = errors.New("the layer is not what its index says")
 type Deferred struct {
 	// Index is what is in the layer.
 	Index *Index
+	// Via, if set, takes the place of Ingest.
+	Via func(context.Context, *store.Store, v1.Layer, bool) (*Ingested, error)
 	// Wrap, if set, is applied to the error when the layer cannot be had.
 	Wrap func(error) error
 
@@ -66,7 +68,11 @@ func (d *Deferred) fetch(ctx context.Context) (*Ingested, error) {
 	if d.done {
 		return d.ingested, d.err
 	}
-	in, err := Ingest(ctx, d.store, d.source, true)
+	via := d.Via
+	if via == nil {
+		via = Ingest
+	}
+	in, err := via(ctx, d.store, d.source, true)
 	if err == nil && in.index != nil && in.index.Digest != d.indexed {
 		err = fmt.Errorf("layer %s: %w", in.digest, ErrIndex)
 	}
