@@ -6,7 +6,6 @@
 package progress
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"sort"
@@ -84,6 +83,16 @@ func (l *Log) Restart() {
 	l.steps, l.done = nil, 0
 }
 
+// longestMasked is the length of the longest secret.
+func (l *Log) longestMasked() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.masked) == 0 {
+		return 0
+	}
+	return len(l.masked[0])
+}
+
 // Step is one instruction on its way.
 type Step struct {
 	log           *Log
@@ -153,11 +162,16 @@ func (s *Step) Sized(bytes int64) {
 }
 
 // Output returns a writer for what a command says: each line goes to the log with the instruction's
-// label. Close writes a last line that has no end.
+// label, secrets masked. Close writes a last line that has no end.
 func (s *Step) Output() *Lines {
-	return &Lines{emit: func(line string) {
-		s.log.zap.Info(fmt.Sprintf("[%s] | %s", s.label, Clean(s.log.mask(line))), zap.String("stage", s.stage), zap.String("event", "output"))
-	}}
+	return &Lines{
+		mask: s.log.mask,
+		hold: s.log.longestMasked,
+		now:  time.Now,
+		emit: func(line string) {
+			s.log.zap.Info(fmt.Sprintf("[%s] | %s", s.label, Clean(line)), zap.String("stage", s.stage), zap.String("event", "output"))
+		},
+	}
 }
 
 // Table writes one line for each instruction: label, time, size of the layer and text; stages in the order given.
@@ -191,56 +205,6 @@ func (l *Log) Table(stages []string) {
 		l.zap.Info(fmt.Sprintf("%-*s  %8s  %6s  %10s  %s", width, s.label, Duration(s.duration), cached, size, text),
 			zap.String("event", "summary"), zap.String("stage", s.stage), zap.Duration("duration", s.duration))
 	}
-}
-
-// lineLimit is the most of one line that is kept together.
-const lineLimit = 64 << 10
-
-// Lines cuts what is written to it into lines. It is safe for concurrent use.
-type Lines struct {
-	emit func(string)
-	mu   sync.Mutex
-	buf  []byte
-}
-
-// Write implements io.Writer and never fails.
-func (w *Lines) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.buf = append(w.buf, p...)
-	for {
-		i := bytes.IndexByte(w.buf, '\n')
-		if i < 0 && len(w.buf) < lineLimit {
-			return len(p), nil
-		}
-		if i < 0 {
-			w.line(w.buf[:lineLimit])
-			w.buf = append(w.buf[:0], w.buf[lineLimit:]...)
-			continue
-		}
-		w.line(w.buf[:i])
-		w.buf = append(w.buf[:0], w.buf[i+1:]...)
-	}
-}
-
-// line emits one line. Of a progress bar that draws over itself only what would be left on a terminal.
-func (w *Lines) line(b []byte) {
-	b = bytes.TrimRight(b, "\r")
-	if i := bytes.LastIndexByte(b, '\r'); i >= 0 {
-		b = b[i+1:]
-	}
-	w.emit(string(b))
-}
-
-// Close emits what is left.
-func (w *Lines) Close() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.buf) > 0 {
-		w.line(w.buf)
-		w.buf = nil
-	}
-	return nil
 }
 
 // Clean makes text fit for one line of a terminal: control characters, which could drive it, become question marks.

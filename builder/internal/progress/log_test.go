@@ -64,20 +64,6 @@ build 2/3      0.0s      no      1.5 kB  RUN make?[31m`
 	}
 }
 
-func TestLongLineIsCut(t *testing.T) {
-	var lines []int
-	w := &Lines{emit: func(s string) { lines = append(lines, len(s)) }}
-	if _, err := w.Write([]byte(strings.Repeat("x", 3*lineLimit+5))); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff([]int{lineLimit, lineLimit, lineLimit, 5}, lines); d != "" {
-		t.Errorf("(-want +got):\n%s", d)
-	}
-}
-
 func TestTransfers(t *testing.T) {
 	z, text := observed()
 	tr := NewTransfers(New(z, nil))
