@@ -129,13 +129,32 @@ func writeLayout(o Output, it artifact, digest v1.Hash) error {
 		return match.Digests(digest)(d) || len(annotations) > 0 && match.Annotation("org.opencontainers.image.ref.name", o.Destinations[0])(d)
 	}
 	if idx, ok := it.(v1.ImageIndex); ok {
-		return p.ReplaceIndex(idx, same, layout.WithAnnotations(annotations))
+		err = p.ReplaceIndex(idx, same, layout.WithAnnotations(annotations))
+	} else if img, ok := it.(v1.Image); ok {
+		err = p.ReplaceImage(img, same, layout.WithAnnotations(annotations))
+	} else {
+		err = fmt.Errorf("neither image nor index: %T", it)
 	}
-	img, ok := it.(v1.Image)
-	if !ok {
-		return fmt.Errorf("neither image nor index: %T", it)
+	return errors.Join(err, readable(o.Layout))
+}
+
+// readable lets the next step, which may be another user's, read the blobs of a layout.
+func readable(dir string) error {
+	blobs, err := filepath.Glob(filepath.Join(dir, "blobs", "*", "*"))
+	if err != nil {
+		return err
 	}
-	return p.ReplaceImage(img, same, layout.WithAnnotations(annotations))
+	for _, name := range blobs {
+		fi, err := os.Lstat(name)
+		if err != nil || !fi.Mode().IsRegular() || fi.Mode()&0o444 == 0o444 {
+			continue
+		}
+		// Those of an earlier image may be somebody else's, and are as they were.
+		if err := os.Chmod(name, 0o644); err != nil && !errors.Is(err, os.ErrPermission) {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeTarball writes the format of docker save, complete or not at all.

@@ -7,18 +7,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
 	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
+	"github.com/kaniko-go/kaniko-go/builder/internal/store"
 )
 
 // Push pushes what another build left in an OCI layout or a tarball, after every byte of it was checked against its digest: whoever made it
 // is not trusted. Of several images in a layout it is the one that has the first destination's name.
-func (b *Builder) Push(ctx context.Context, o Output) (*Result, error) {
+func (b *Builder) Push(ctx context.Context, o Output, c CacheOptions) (*Result, error) {
 	it, err := b.handedOver(o)
 	if err != nil {
 		return nil, err
@@ -46,7 +50,38 @@ func (b *Builder) Push(ctx context.Context, o Output) (*Result, error) {
 	for _, d := range o.Destinations {
 		b.Log.Info("pushed " + d)
 	}
+	b.pushRecords(ctx, c)
 	return &Result{Digest: digest, Destinations: o.Destinations}, nil
+}
+
+// pushRecords copies what the build has put into the layer cache's directories to its registries. Trouble is a warning.
+func (b *Builder) pushRecords(ctx context.Context, c CacheOptions) {
+	oldest := time.Time{}
+	if c.TTL > 0 {
+		oldest = time.Now().Add(-c.TTL)
+	}
+	for _, from := range c.Repos {
+		dir, local := strings.CutPrefix(from, "oci:")
+		if !local || c.ReadOnly {
+			continue
+		}
+		shared, err := store.OpenShared(dir)
+		if err != nil {
+			b.Log.Warn(fmt.Sprintf("cache %s: %v", from, err))
+			continue
+		}
+		for _, to := range c.Repos {
+			if isDirectory(to) {
+				continue
+			}
+			n, err := cache.Export(ctx, shared, b.Registry, to, oldest)
+			if err != nil && ctx.Err() == nil {
+				b.Log.Warn(fmt.Sprintf("cache %s cannot be written: %v", to, err))
+				continue
+			}
+			b.Log.Info(fmt.Sprintf("layer cache: %d layers from %s to %s", n, dir, to))
+		}
+	}
 }
 
 // handedOver opens the image or index that is to be pushed.
@@ -171,7 +206,11 @@ func verifyImage(ctx context.Context, img v1.Image) error {
 			if err != nil {
 				return &setupError{err}
 			}
-			return layer.Verify(ctx, l, d, parsed.RootFS.DiffIDs[i])
+			err = layer.Verify(ctx, l, d, parsed.RootFS.DiffIDs[i])
+			if err != nil && !errors.Is(err, layer.ErrIntegrity) && ctx.Err() == nil {
+				return &setupError{err}
+			}
+			return err
 		})
 	}
 	return g.Wait()

@@ -93,7 +93,7 @@ func push(ctx context.Context, cfg *config.Config, status isolation.Status, log 
 		return &configError{err}
 	}
 	return write(ctx, cfg, status, log, func(b *builder.Builder) (*builder.Result, error) {
-		return b.Push(ctx, output(cfg))
+		return b.Push(ctx, output(cfg), cacheOptions(cfg))
 	})
 }
 

@@ -59,7 +59,7 @@ func (c *Cache) Enabled() bool { return c != nil && len(c.repos) > 0 }
 // Tag is where the records of stages are kept that begin with a base, for one platform.
 func Tag(base, platform string) string {
 	sum := sha256.Sum256([]byte("kaniko-go cache 1\n" + base + "\n" + platform))
-	return "records-" + hex.EncodeToString(sum[:8])
+	return tagPrefix + hex.EncodeToString(sum[:8])
 }
 
 // Open reads the Sets of the tags from all repositories, at the same time. It does not fail.
