@@ -55,8 +55,9 @@ type Choice int
 const (
 	// ChooseBest takes the best isolation that the container permits.
 	ChooseBest Choice = iota
-	// ChooseNamespace and ChooseInPlace are requirements.
+	// ChooseNamespace takes a root of its own or none.
 	ChooseNamespace
+	// ChooseInPlace takes the container's root or none.
 	ChooseInPlace
 )
 

@@ -247,7 +247,7 @@ func (n *InPlace) Close() error {
 		err = n.aside.restore(n.kept)
 	}
 	if n.cwd != "" {
-		_ = os.Chdir(n.cwd)
+		_ = unix.Chdir(n.cwd) // The directory of that name may be a new one.
 	}
 	for _, d := range n.dirs {
 		_ = d.Close()

@@ -148,7 +148,7 @@ func restoreHosts(dir *os.File) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(hostsFile, b, 0o644); err != nil {
+	if err := os.WriteFile(hostsFile, b, 0o644); err != nil { //nolint:gosec // the container's own
 		return err
 	}
 	return unix.Unlinkat(int(dir.Fd()), hostsName, 0)

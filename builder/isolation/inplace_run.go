@@ -72,7 +72,7 @@ func (n *InPlace) addHosts(hosts []Host) error {
 	for _, h := range hosts {
 		text += fmt.Sprintf("%s\t%s\n", h.IP, h.Name)
 	}
-	if err := os.WriteFile(hostsFile, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(hostsFile, []byte(text), 0o644); err != nil { //nolint:gosec // the container's own
 		return &RefusedError{What: "a line in /etc/hosts for RUN", Why: "the container's cannot be written", Err: err}
 	}
 	return nil

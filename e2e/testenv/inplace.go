@@ -135,7 +135,7 @@ func contain(spec string) error {
 	if err := c.enter(); err != nil {
 		return err
 	}
-	if err := os.Chdir(cwd); err != nil {
+	if err := unix.Chdir(cwd); err != nil {
 		return err
 	}
 	// A runtime loads the filter while it still may, so that new privileges stay possible.
@@ -160,7 +160,7 @@ func (c *Container) enter() error {
 			return fmt.Errorf("mount %s: %w", m.Target, err)
 		}
 	}
-	if err := os.Chdir(c.Dir); err != nil {
+	if err := unix.Chdir(c.Dir); err != nil {
 		return err
 	}
 	if err := unix.PivotRoot(".", "."); err != nil {
