@@ -115,7 +115,8 @@ func (s *scanner) file(dir *os.File, name, p string, st *unix.Stat_t, m tree.Met
 		return nil, err
 	}
 	if same {
-		ino = old
+		// It is in no layer of this snapshot, so a further name cannot be a link to it there, and is a file of its own.
+		return old, nil
 	}
 	if st.Nlink > 1 {
 		s.linked[st.Ino] = ino
