@@ -52,6 +52,8 @@ type Request struct {
 	// Secrets and SSH are what mounts of those types can ask for, by id; SSH holds one socket or files with keys.
 	Secrets map[string]Secret
 	SSH     map[string][]string
+	// Credentials are the files that registry credentials were read from.
+	Credentials []string
 	// KnownHosts are files in the format of known_hosts, for git over ssh. Those that are missing are left out.
 	KnownHosts []string
 

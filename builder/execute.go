@@ -281,7 +281,7 @@ func (x *executor) prepareRun(st *plan.Stage) error {
 	if x.roots != nil {
 		return nil
 	}
-	roots, err := isolation.New(x.Isolation, isolation.Options{TempDir: x.disk.TempDir, Dir: x.disk.Dir(), Times: x.times})
+	roots, err := isolation.New(x.Isolation, isolation.Options{TempDir: x.disk.TempDir, Dir: x.disk.Dir(), Times: x.times, Credentials: x.req.Credentials})
 	say := x.Log.Debug
 	if err != nil {
 		say = x.Log.Warn

@@ -101,6 +101,7 @@ func request(cfg *config.Config) builder.Request {
 		Secrets:     secrets(cfg),
 		SSH:         agents(cfg),
 		KnownHosts:  knownHosts(cfg),
+		Credentials: credentials(cfg),
 		Epoch:       cfg.Epoch(),
 		Output:      output(cfg),
 		Run:         runOptions(cfg),
@@ -140,6 +141,15 @@ func agents(cfg *config.Config) map[string][]string {
 		out[a.ID] = a.Paths
 	}
 	return out
+}
+
+// credentials are the files with secrets that are read before anything is built.
+func credentials(cfg *config.Config) []string {
+	var files []string
+	if f := cfg.CredentialsFile(); f != "" {
+		files = append(files, f)
+	}
+	return files
 }
 
 // knownHosts are the places where ssh itself looks.

@@ -45,6 +45,8 @@ type Options struct {
 	TempDir func(pattern string) (string, error)
 	Dir     string
 	Times   tree.Times
+	// Credentials are files that RUN should not be able to read. Where it shares the root with us they are in memory only until Close.
+	Credentials []string
 	// Own are further directories that the builder writes to while a RUN runs.
 	Own []string
 }

@@ -50,6 +50,8 @@ type InPlace struct {
 	left *tree.Tree
 	used bool
 	dirs []*os.File
+	// away are the credentials, which only we have while RUN is about.
+	away []putAway
 }
 
 // NewInPlace takes the root file system. It returns a *RefusedError where that holds files of others or cannot be used.
@@ -65,8 +67,15 @@ func NewInPlace(s Status, o Options) (*InPlace, error) {
 		return nil, err
 	}
 	n := &InPlace{status: s, o: o, root: root, turn: make(chan struct{}, 1)}
-	if err := errors.Join(n.prepare(), n.take()); err != nil {
-		_ = root.Close()
+	if err := n.prepare(); err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	var left []string
+	n.away, left = wipe(o.Credentials)
+	n.limits = append(n.limits, left...)
+	if err := n.take(); err != nil {
+		// Not joined: a *RefusedError is the whole reason.
+		_, _ = restoreAll(n.away), root.Close()
 		return nil, err
 	}
 	n.turn <- struct{}{}
@@ -246,6 +255,7 @@ func (n *InPlace) Close() error {
 	if err == nil {
 		err = n.aside.restore(n.kept)
 	}
+	err = errors.Join(err, restoreAll(n.away))
 	if n.cwd != "" {
 		_ = unix.Chdir(n.cwd) // The directory of that name may be a new one.
 	}
