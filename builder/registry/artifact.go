@@ -45,6 +45,12 @@ func (c *Client) impatient(ctx context.Context, d direction) context.Context {
 	return withBudget(ctx, b)
 }
 
+// isImpatient tells whether impatient made the context.
+func isImpatient(ctx context.Context) bool {
+	b, ok := ctx.Value(budgetKey{}).(*budget)
+	return ok && b.answer > 0
+}
+
 // Artifact fetches what a tag leads to at this moment; nil if there is no such tag, or no such repository yet. It is not
 // remembered, asks no mirror and gives up after [Patience]. Errors are of type [*Error], except when ctx ends.
 func (c *Client) Artifact(ctx context.Context, ref string) (*Artifact, error) {

@@ -107,6 +107,16 @@ func withBudget(ctx context.Context, b *budget) context.Context {
 	return context.WithValue(ctx, budgetKey{}, b)
 }
 
+// withoutRetries makes each request under the context the only one of its kind.
+func (c *Client) withoutRetries(ctx context.Context) context.Context {
+	none := c.newBudget(pushing)
+	none.most = -1
+	if b, ok := ctx.Value(budgetKey{}).(*budget); ok {
+		none.answer = b.answer
+	}
+	return withBudget(ctx, none)
+}
+
 // retrier repeats what failed for a passing reason. It is below ggcr's transports,
 // whose own retries ignore Retry-After and which are used without them.
 type retrier struct {
@@ -156,6 +166,7 @@ func (c *Client) persist(ctx context.Context, d direction, work func(context.Con
 		ctx = withBudget(ctx, b)
 	}
 	for {
+		start := time.Now()
 		err := work(ctx)
 		if err == nil || ctx.Err() != nil {
 			return err
@@ -168,7 +179,12 @@ func (c *Client) persist(ctx context.Context, d direction, work func(context.Con
 		if !passing {
 			return err
 		}
-		wait, again := b.spend(0, retryAfter, isConnecting(err))
+		// The requests have counted their own time, but for the parts of uploads, which only who is impatient counts.
+		var spent time.Duration
+		if b.answer > 0 {
+			spent = time.Since(start)
+		}
+		wait, again := b.spend(spent, retryAfter, isConnecting(err))
 		if !again {
 			return err
 		}

@@ -168,7 +168,11 @@ type upload struct {
 // when the blob is there already. Otherwise it asks, also because the answer to an earlier commit may have been lost.
 func (u *upload) once(ctx context.Context) error {
 	if u.how != insist {
-		if u.mount(ctx) {
+		mounted, err := u.mount(ctx)
+		if err != nil {
+			return err
+		}
+		if mounted {
 			u.s.client.affirm(u.s.repo, u.digest)
 			u.report("mount", u.size, true)
 			return nil
@@ -218,17 +222,15 @@ func (u *upload) exists(ctx context.Context) (bool, error) {
 }
 
 // mount tries to have the blob taken from another repository of the registry. It
-// is tried once; whatever goes wrong, the blob can be sent.
-func (u *upload) mount(ctx context.Context) bool {
+// is tried once; whatever goes wrong, the blob can be sent. Only who has no patience takes no answer for an answer.
+func (u *upload) mount(ctx context.Context) (bool, error) {
 	c := u.s.client
 	from := c.source(u.s.repo, u.layer, u.digest)
 	if from == "" || u.noMount || c.refusesMount(from, u.s.repo) {
-		return false
+		return false, nil
 	}
 	u.noMount = true
-	none := c.newBudget(pushing)
-	none.most = -1
-	ctx = withBudget(ctx, none)
+	ctx = c.withoutRetries(ctx)
 	// Reading the other repository needs a token that says so, asked for only now.
 	s, err := c.session(ctx, u.s.repo, pushing, from)
 	if err == nil {
@@ -236,7 +238,7 @@ func (u *upload) mount(ctx context.Context) bool {
 		var mounted bool
 		location, mounted, err = s.begin(ctx, u.digest, from)
 		if err == nil && mounted {
-			return true
+			return true, nil
 		}
 		if err == nil {
 			s.abandon(ctx, location)
@@ -244,7 +246,10 @@ func (u *upload) mount(ctx context.Context) bool {
 	}
 	c.unmountable(from, u.s.repo)
 	c.log.Debug("not mounted", zap.Stringer("digest", u.digest), zap.String("from", from), zap.Error(err))
-	return false
+	if isImpatient(ctx) && errors.Is(err, errStalled) {
+		return false, err
+	}
+	return false, nil
 }
 
 // maxMountRefusals is how often a mount is tried between two repositories that never worked.
@@ -306,9 +311,7 @@ func (s *session) location(resp *http.Response) (*url.URL, error) {
 // bytes. It is only politeness: it works for a moment even after ctx has ended,
 // and failures do not matter.
 func (s *session) abandon(ctx context.Context, location *url.URL) {
-	none := s.client.newBudget(pushing)
-	none.most = -1
-	ctx, cancel := context.WithTimeout(withBudget(context.WithoutCancel(ctx), none), 3*time.Second)
+	ctx, cancel := context.WithTimeout(s.client.withoutRetries(context.WithoutCancel(ctx)), 3*time.Second)
 	defer cancel()
 	resp, err := s.do(ctx, http.MethodDelete, location, nil, http.StatusNoContent, http.StatusOK, http.StatusAccepted)
 	if err != nil {
