@@ -37,11 +37,11 @@ func (x *executor) recipe(ctx context.Context, s *stage, in *plan.Instruction, c
 	}
 	switch op := in.Op.(type) {
 	case plan.Copy:
-		name, value, err := x.copied(ctx, s, op, content)
+		inputs, err := x.copied(ctx, s, op, content)
 		if err != nil {
 			return nil, err
 		}
-		add(name, value)
+		out = append(out, inputs...)
 	case plan.Run:
 		for n, m := range op.Mounts {
 			if m.Type != "bind" {
@@ -72,8 +72,8 @@ func (x *executor) epoch() string {
 	return strconv.FormatInt(x.times.Epoch.Unix(), 10)
 }
 
-// copied is what a COPY or ADD takes, and what people call it.
-func (x *executor) copied(ctx context.Context, s *stage, op plan.Copy, content bool) (name, value string, err error) {
+// copied is what a COPY or ADD takes, as people call it.
+func (x *executor) copied(ctx context.Context, s *stage, op plan.Copy, content bool) ([]cache.Input, error) {
 	var paths []string
 	for _, src := range op.Sources {
 		paths = append(paths, strconv.Quote(src.Path))
@@ -81,31 +81,32 @@ func (x *executor) copied(ctx context.Context, s *stage, op plan.Copy, content b
 	where := strings.Join(paths, " ")
 	switch {
 	case op.From == nil || op.From.Context != nil || op.From.Stage != nil && content:
-		value, err = x.filesOf(ctx, s, op)
-		return "files", value, err
+		d, err := x.filesOf(ctx, s, op)
+		return []cache.Input{cache.NewInput("files", d.contents), cache.NewInput("metadata of files", d.metadata)}, err
 	case op.From.Image != nil:
-		return "image", op.From.Image.Ref + " " + where, nil
+		return []cache.Input{cache.NewInput("image", op.From.Image.Ref+" "+where)}, nil
 	case op.From.Stage != nil:
+		// By its layers, not its name, which may change.
 		id, err := x.stages[op.From.Stage].tip.id(ctx)
-		return "stage " + op.From.Stage.Name, id + " " + where, err
+		return []cache.Input{cache.NewInput("stage copied from", id+" "+where)}, err
 	default:
-		return "files", where, nil
+		return []cache.Input{cache.NewInput("files", where)}, nil
 	}
 }
 
 // filesOf is a digest of what a COPY or ADD would put into an empty root: what is copied under which name, whatever is there. Owners
 // that are names and archives are left to the copy itself, which they do not make differ.
-func (x *executor) filesOf(ctx context.Context, s *stage, op plan.Copy) (string, error) {
+func (x *executor) filesOf(ctx context.Context, s *stage, op plan.Copy) (treeSums, error) {
 	op.Chown, op.Unpack = "", new(bool)
 	r := &run{x: x, stage: s}
 	req, err := r.copyRequest(ctx, op)
 	if err != nil {
-		return "", err
+		return treeSums{}, err
 	}
 	req.Archive = nil
 	t, err := copy.Apply(tree.Empty(), req)
 	if err != nil {
-		return "", err
+		return treeSums{}, err
 	}
 	return x.treeDigest(ctx, t)
 }
@@ -127,7 +128,8 @@ func (x *executor) mountedFrom(ctx context.Context, m plan.Mount, content bool) 
 	if err != nil {
 		return "", err
 	}
-	return x.treeDigest(ctx, tree.FromRoot(tree.NewDir(tree.Meta{}, tree.Entry{Name: "mount", Inode: ino})))
+	d, err := x.treeDigest(ctx, tree.FromRoot(tree.NewDir(tree.Meta{}, tree.Entry{Name: "mount", Inode: ino})))
+	return d.contents + " " + d.metadata, err
 }
 
 // readsStage tells whether an instruction takes something from another stage.
@@ -141,11 +143,14 @@ type digests struct {
 	all map[*tree.Inode]string
 }
 
-// treeDigest is a digest of names, metadata and contents. Times count only with an epoch, as the layer will have them.
-func (x *executor) treeDigest(ctx context.Context, t *tree.Tree) (string, error) {
+// treeSums are the digests of a Tree: of names, types and contents, and of all else.
+type treeSums struct{ contents, metadata string }
+
+// treeDigest digests a Tree. Times count only with an epoch, as the layer will have them.
+func (x *executor) treeDigest(ctx context.Context, t *tree.Tree) (treeSums, error) {
 	_, changes, err := tree.Canon(tree.Empty(), t, x.times, nil)
 	if err != nil {
-		return "", err
+		return treeSums{}, err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -167,26 +172,38 @@ func (x *executor) treeDigest(ctx context.Context, t *tree.Tree) (string, error)
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return "", err
+		return treeSums{}, err
 	}
-	h := sha256.New()
+	contents, metadata := sha256.New(), sha256.New()
 	links := map[*tree.Inode]int{}
 	for i, c := range changes {
-		x.digestChange(h, c, sums[i], links, i)
+		digestContent(contents, c, sums[i])
+		x.digestMetadata(metadata, c, links, i)
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return treeSums{hex.EncodeToString(contents.Sum(nil)), hex.EncodeToString(metadata.Sum(nil))}, nil
 }
 
-func (x *executor) digestChange(h hash.Hash, c tree.Change, sum string, links map[*tree.Inode]int, n int) {
+func digestContent(h hash.Hash, c tree.Change, sum string) {
 	ino := c.Inode
 	if ino == nil {
 		_, _ = fmt.Fprintf(h, "%q gone\n", c.Path)
 		return
 	}
-	_, _ = fmt.Fprintf(h, "%q %d %o %d %d %d %q %s", c.Path, ino.Type, ino.Mode, ino.UID, ino.GID, ino.Size, ino.Link(), sum)
+	_, _ = fmt.Fprintf(h, "%q %d %d %q %s", c.Path, ino.Type, ino.Size, ino.Link(), sum)
 	if major, minor := ino.Device(); ino.Type == tree.CharDevice || ino.Type == tree.BlockDevice {
 		_, _ = fmt.Fprintf(h, " %d:%d", major, minor)
 	}
+	_, _ = io.WriteString(h, "\n")
+}
+
+// digestMetadata adds what is not in digestContent; links has the first change of each inode that has several.
+func (x *executor) digestMetadata(h hash.Hash, c tree.Change, links map[*tree.Inode]int, n int) {
+	ino := c.Inode
+	if ino == nil {
+		_, _ = fmt.Fprintf(h, "%q gone\n", c.Path)
+		return
+	}
+	_, _ = fmt.Fprintf(h, "%q %o %d %d", c.Path, ino.Mode, ino.UID, ino.GID)
 	for _, k := range slices.Sorted(keysOf(ino.Xattrs)) {
 		_, _ = fmt.Fprintf(h, " %q=%q", k, ino.Xattrs[k])
 	}

@@ -199,9 +199,9 @@ type consultation struct {
 	// recipes are the ones under which a layer of the instruction is kept; none if it is not.
 	recipes [][]cache.Input
 	hit     *hit
-	// asked says that a layer was looked for, changed what is not as it was.
-	asked   bool
-	changed []string
+	// asked says that a layer was looked for, changed what is not as it was, newBase that there is nothing to compare with.
+	asked, newBase bool
+	changed        []string
 }
 
 // note says it to people.
@@ -211,6 +211,8 @@ func (c consultation) note() string {
 		return ""
 	case len(c.recipes) == 0:
 		return "; not cacheable"
+	case c.newBase:
+		return "; not in the cache, which has nothing for this base"
 	case why == "":
 		return "; not in the cache"
 	default:
@@ -264,7 +266,7 @@ func (r *run) consult(ctx context.Context, in *plan.Instruction) (c consultation
 			return c, err
 		}
 	}
-	c.changed = x.cache.Why(r.stage.tag(), c.recipes[0])
+	c.changed, c.newBase = x.cache.Why(r.stage.tag(), c.recipes[0]), !x.cache.HasRecords(r.stage.tag())
 	return c, nil
 }
 

@@ -136,6 +136,11 @@ func (c *Cache) Knows(tag, op string) bool {
 	return len(c.find(tag, func(r Record) bool { return r.Op == op })) > 0
 }
 
+// HasRecords tells whether any repository has anything under the tag that counts.
+func (c *Cache) HasRecords(tag string) bool {
+	return len(c.find(tag, func(Record) bool { return true })) > 0
+}
+
 func (c *Cache) find(tag string, match func(Record) bool) []*Hit {
 	if !c.Enabled() {
 		return nil
