@@ -75,7 +75,10 @@ func grown(r *rand.Rand, n int) []node {
 		case "file":
 			o.Text = pick(r, "", "x", "yy")
 			files = append(files, p)
+		case "fifo":
+			files = append(files, p)
 		case "link":
+			files = append(files, p)
 			o.Mode, o.Text = 0o777, pick(r, "a", "b", "../b", "/c", "/a/b", "d/a", "nope", "/nope/new", "..", ".", "/")
 		case "hard":
 			if len(files) == 0 {

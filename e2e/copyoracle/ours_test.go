@@ -73,7 +73,7 @@ func describeTree(t *tree.Tree, begun time.Time) (map[string]string, error) {
 		if p == "" {
 			return nil
 		}
-		if other, ok := first[ino]; ok && ino.Shared {
+		if other, ok := first[ino]; ok && ino.Shared && ino.Type == tree.File {
 			all[p] = "hard " + other
 			return nil
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -28,7 +29,7 @@ func bases(ctx context.Context) (map[string]v1.Image, error) {
 	}
 	images := map[string]v1.Image{"BASE": busybox}
 	for name, make := range map[string]func(v1.Image) (v1.Image, error){
-		"CONFIGURED": configured, "LAYERED": layered, "LINKED": linked, "MANY": many, "DOCKERTYPES": dockerTypes,
+		"CONFIGURED": configured, "LAYERED": layered, "LINKED": linked, "MANY": many, "ODD": odd, "GONE": gone, "DOCKERTYPES": dockerTypes,
 		"PLAIN": with(plain), "ZSTD": with(frames), "MEMBERS": with(members), "ESTARGZ": with(estargz), "ZSTDCHUNKED": with(zstdChunked),
 	} {
 		if images[name], err = make(busybox); err != nil {
@@ -97,6 +98,36 @@ func many(busybox v1.Image) (v1.Image, error) {
 		}
 	}
 	return mutate.AppendLayers(busybox, layers...)
+}
+
+// odd has what is seldom in a layer.
+func odd(busybox v1.Image) (v1.Image, error) {
+	capability := string([]byte{0, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}) // cap_net_bind_service=p
+	l, err := layer(
+		tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o711, Uid: 8, Gid: 9},
+		tar.Header{Name: "./odd/fifo", Typeflag: tar.TypeFifo, Mode: 0o620, Gid: 5},
+		tar.Header{Name: "odd/null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3},
+		tar.Header{Name: "odd/sticky", Typeflag: tar.TypeDir, Mode: 0o3777, Uid: 60000, Gid: 60001},
+		tar.Header{Name: "odd/" + strings.Repeat("a-directory-with-a-long-name/", 10) + "name", Typeflag: tar.TypeReg, Mode: 0o644},
+		tar.Header{Name: "odd/new\nline and space", Typeflag: tar.TypeReg, Mode: 0o644},
+		tar.Header{Name: "odd/capability", Typeflag: tar.TypeReg, Mode: 0o755, PAXRecords: map[string]string{"SCHILY.xattr.security.capability": capability}},
+		tar.Header{Name: "odd/twice", Typeflag: tar.TypeDir, Mode: 0o700}, tar.Header{Name: "odd/twice", Typeflag: tar.TypeReg, Mode: 0o600, Uid: 1},
+		tar.Header{Name: "odd/dangling", Typeflag: tar.TypeSymlink, Linkname: "/no/such/thing", Mode: 0o777, Uid: 3},
+		tar.Header{Name: "odd/again", Typeflag: tar.TypeSymlink, Linkname: "dangling", Mode: 0o777}, tar.Header{Name: "odd/linked", Typeflag: tar.TypeLink, Linkname: "odd/dangling", Mode: 0o777, Uid: 3},
+		tar.Header{Name: "/odd/absolute", Typeflag: tar.TypeReg, Mode: 0o4711, Uid: 2})
+	if err != nil {
+		return nil, err
+	}
+	return mutate.AppendLayers(busybox, l)
+}
+
+// gone has a whiteout of what no lower layer has, in a directory that none has.
+func gone(busybox v1.Image) (v1.Image, error) {
+	l, err := layer(tar.Header{Name: "new/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "new/.wh.nothing", Typeflag: tar.TypeReg}, tar.Header{Name: "new/a", Typeflag: tar.TypeReg, Mode: 0o644})
+	if err != nil {
+		return nil, err
+	}
+	return mutate.AppendLayers(busybox, l)
 }
 
 // dockerTypes has Docker's media types.

@@ -377,6 +377,9 @@ func (c *copier) inode(src, old *tree.Inode, links map[*tree.Inode]*tree.Inode) 
 		return ino, nil
 	}
 	ino := src.With(c.meta(src))
+	if src.Shared && src.Type != tree.File {
+		return ino, nil // only files keep their other names
+	}
 	if src.Shared {
 		ino.Shared = true
 		links[src] = ino

@@ -309,7 +309,7 @@ type applier struct {
 
 func (a *applier) apply(en entry) error {
 	if en.name == "" && en.kind == entryInode {
-		return a.e.SetMeta("", en.inode.Meta)
+		return nil // the root is always 0755 and root's: containerd and BuildKit pass over such an entry
 	}
 	switch en.kind {
 	case entryOpaque:
