@@ -23,10 +23,11 @@ func WriteCause(path, cause string) error {
 	}
 	line := strings.Join(strings.Fields(cause), " ")
 	if len(line) > maxCause {
-		line = line[:maxCause]
-		for !utf8.ValidString(line) && line != "" {
-			line = line[:len(line)-1]
+		end := maxCause
+		for end > maxCause-utf8.UTFMax+1 && !utf8.RuneStart(line[end]) {
+			end-- // not within a rune
 		}
+		line = line[:end]
 	}
 	if err := overwrite(path, line); err != nil {
 		return fmt.Errorf("termination log: %w", err)

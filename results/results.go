@@ -177,12 +177,19 @@ func (o Outputs) digestFiles(img Image) ([]file, error) {
 	return slices.DeleteFunc(files, func(f file) bool { return f.path == "" }), nil
 }
 
+// hostCharacters are those of host names and addresses with a port.
+const hostCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]"
+
 func parse(destinations []string) ([]name.Tag, error) {
 	var tags []name.Tag
 	for _, d := range destinations {
 		tag, err := name.NewTag(d)
 		if err != nil {
 			return nil, fmt.Errorf("results: %w", err)
+		}
+		// Who reads the results splits them at commas and white space; the name package lets hosts have both.
+		if host := tag.RegistryStr(); strings.Trim(host, hostCharacters) != "" {
+			return nil, fmt.Errorf("results: destination %q: %q is no host", d, host)
 		}
 		tags = append(tags, tag)
 	}

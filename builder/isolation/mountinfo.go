@@ -32,7 +32,8 @@ func readMounts() ([]mountPoint, error) {
 func parseMounts(text string) ([]mountPoint, error) {
 	var out []mountPoint
 	for line := range strings.Lines(text) {
-		f := strings.Fields(line)
+		// Only a space parts fields: other white space is part of names, and not escaped.
+		f := strings.Split(strings.TrimSuffix(line, "\n"), " ")
 		end := slices.Index(f, "-")
 		if len(f) < 10 || end < 6 || end+2 >= len(f) {
 			return nil, fmt.Errorf("mountinfo: unexpected line %q", strings.TrimSpace(line))
