@@ -133,7 +133,7 @@ func (c *baseCache) warmed(ref string, platform ocispec.Platform) (*origin, time
 	}
 	r, err := name.ParseReference(ref)
 	if err != nil {
-		return nil, time.Time{}, nil
+		return nil, time.Time{}, nil //nolint:nilerr // whoever resolves it says so
 	}
 	idx, err := c.Index()
 	if err != nil {

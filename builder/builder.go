@@ -14,21 +14,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/containerd/platforms"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/kaniko-go/kaniko-go/builder/internal/buildcontext"
-	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
 	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
 	"github.com/kaniko-go/kaniko-go/builder/internal/progress"
-	"github.com/kaniko-go/kaniko-go/builder/internal/store"
-	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 	"github.com/kaniko-go/kaniko-go/builder/isolation"
 	"github.com/kaniko-go/kaniko-go/builder/registry"
 )
@@ -129,29 +123,12 @@ type Result struct {
 
 // Build makes the image. Errors are classified by ExitCode. With Request.DryRun the Result is nil.
 func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error) {
-	bc, err := buildcontext.Open(r.Context, r.ContextSub)
-	if err != nil {
-		return nil, &setupError{err}
-	}
-	defer func() { err = errors.Join(err, bc.Close()) }()
-	src, err := read(bc, r.Dockerfile)
+	in, done, err := b.open(r)
 	if err != nil {
 		return nil, err
 	}
-	disk, err := openStore(r)
-	if err != nil {
-		return nil, &environmentError{err}
-	}
-	defer func() {
-		if closeErr := disk.Close(); closeErr != nil {
-			b.Log.Warn(fmt.Sprintf("clean-up of %s: %v", disk.Dir(), closeErr))
-		}
-	}()
-	in, err := b.gather(r, src, disk)
-	if err != nil {
-		return nil, err
-	}
-	plans, err := makePlans(ctx, r, src, in)
+	defer done()
+	plans, err := makePlans(ctx, r, in)
 	if err != nil {
 		return nil, err
 	}
@@ -164,38 +141,9 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 	return b.execute(ctx, r, plans, in)
 }
 
-// gather reads secrets and keys, before a RUN could, and prepares for what else the stages ask for.
-func (b *Builder) gather(r Request, src *source, disk *store.Store) (inputs, error) {
-	in := inputs{file: src.file, source: src.tree, images: newImages(b.Registry), disk: disk, caches: &caches{disk: disk}}
-	var err error
-	if in.images.kept, err = b.openBaseCache(r.Cache.Dir); err != nil {
-		return in, err
-	}
-	if in.secrets, err = readSecrets(r.Secrets); err != nil {
-		return in, err
-	}
-	if in.agents, err = openAgents(r.SSH); err != nil {
-		return in, err
-	}
-	for _, s := range in.secrets {
-		b.Log.Mask(string(s))
-	}
-	in.remotes = &remotes{disk: disk, secrets: in.secrets, agents: in.agents, knownHosts: r.KnownHosts, now: time.Now, say: func(s string) { b.Log.Info(s) }}
-	if r.asks("BUILDKIT_CONTEXT_KEEP_GIT_DIR") {
-		keep := true
-		in.remotes.keepGitDir = &keep
-	}
-	if r.Epoch != nil {
-		in.remotes.now = func() time.Time { return *r.Epoch }
-	}
-	return in, nil
-}
-
 // execute carries out the plans, one after the other, and publishes what they make.
 func (b *Builder) execute(ctx context.Context, r Request, plans []*plan.Plan, in inputs) (res *Result, err error) {
-	if in.cache, err = b.openCache(r); err != nil {
-		return nil, err
-	}
+	in.cache = b.openCache(r)
 	in.disk.Indexes = in.cache.Enabled() || in.images.kept != nil
 	for attempt := 0; ; attempt++ {
 		res, err := b.attempt(ctx, r, plans, in)
@@ -256,85 +204,6 @@ func dryRun(w io.Writer, plans []*plan.Plan) error {
 		}
 	}
 	return nil
-}
-
-// makePlans makes a plan for each platform.
-func makePlans(ctx context.Context, r Request, src *source, in inputs) ([]*plan.Plan, error) {
-	var plans []*plan.Plan
-	for _, req := range planRequests(r, src, in) {
-		p, err := plan.New(ctx, src.file, req)
-		if err != nil {
-			return nil, err
-		}
-		plans = append(plans, p)
-	}
-	return plans, nil
-}
-
-// planRequests are what the plan of each platform is asked for.
-func planRequests(r Request, src *source, in inputs) []plan.Request {
-	local := localPlatform()
-	req := plan.Request{
-		Target:        r.Target,
-		BuildArgs:     r.BuildArgs,
-		Labels:        r.Labels,
-		BuildPlatform: local,
-		Platform:      local,
-		Epoch:         r.Epoch,
-		Resolve:       in.images.resolve,
-		Contexts:      r.Contexts,
-		ResolveLayout: in.images.resolveLayout,
-		SourceEpoch:   in.remotes.epoch,
-		Ignored:       src.ignored,
-	}
-	if len(r.Platforms) == 0 {
-		return []plan.Request{req}
-	}
-	var all []plan.Request
-	for _, platform := range r.Platforms {
-		req.Platform, req.ExplicitPlatform = platform, true
-		all = append(all, req)
-	}
-	return all
-}
-
-// source is the Dockerfile and what it is about.
-type source struct {
-	file *dockerfile.File
-	tree *tree.Tree
-	// ignored tells whether the ignore file hides a path; nil if there is none.
-	ignored func(path string) bool
-}
-
-// read finds, reads and parses the Dockerfile and opens the context through its ignore file.
-func read(bc *buildcontext.Context, name string) (*source, error) {
-	d, err := bc.Dockerfile(name)
-	if err != nil {
-		return nil, &setupError{err}
-	}
-	file, err := dockerfile.Parse(d.Name, d.Data)
-	if err != nil {
-		return nil, err
-	}
-	ignore, err := bc.Ignore(d)
-	if err != nil {
-		return nil, &setupError{err}
-	}
-	src := &source{file: file, tree: bc.Tree(ignore)}
-	if ignore != nil {
-		src.ignored = func(p string) bool {
-			hidden, _ := ignore.Match(strings.TrimPrefix(path.Clean("/"+p), "/"), dockerfile.Info{})
-			return hidden
-		}
-	}
-	return src, nil
-}
-
-func openStore(r Request) (*store.Store, error) {
-	if r.FallbackDir {
-		return store.Open("", r.Dir)
-	}
-	return store.Open(r.Dir, "")
 }
 
 // checkPush asks every destination, before anything is built, whether it would take an image.

@@ -169,7 +169,7 @@ func (in inputs) distrust(log *progress.Log, bad *badHitError) {
 }
 
 // openCache finds the places of the layer cache.
-func (b *Builder) openCache(r Request) (*cache.Cache, error) {
+func (b *Builder) openCache(r Request) *cache.Cache {
 	var repos []cache.Repository
 	for _, name := range r.Cache.Repos {
 		dir, local := strings.CutPrefix(name, "oci:")
@@ -186,7 +186,7 @@ func (b *Builder) openCache(r Request) (*cache.Cache, error) {
 	}
 	return cache.New(repos, cache.Options{
 		TTL: r.Cache.TTL, ReadOnly: r.Cache.ReadOnly, Now: time.Now, Warn: func(text string) { b.Log.Warn(text) },
-	}), nil
+	})
 }
 
 // flushLimit is how long records are waited for when the build has failed.
@@ -270,14 +270,15 @@ func (x *executor) foresee(ctx context.Context, s *stage, in *plan.Instruction) 
 
 // find asks the cache for one record, and for its layer.
 func (x *executor) find(ctx context.Context, s *stage, op, parent string) (*hit, error) {
-	for _, h := range x.cache.Find(s.tag(), op, parent) {
-		l, err := h.Layer(x.whole)
-		if err != nil {
-			return nil, err
-		}
-		return &hit{h, &hitLayer{Layer: l, hit: h}}, ctx.Err()
+	found := x.cache.Find(s.tag(), op, parent)
+	if len(found) == 0 {
+		return nil, nil //nolint:nilnil // no hit is no error
 	}
-	return nil, nil //nolint:nilnil // no hit is no error
+	l, err := found[0].Layer(x.whole) //nolint:contextcheck // it is read when ctx, that of looking it up, may have ended
+	if err != nil {
+		return nil, err
+	}
+	return &hit{found[0], &hitLayer{Layer: l, hit: found[0]}}, ctx.Err()
 }
 
 // obtain makes sure that the layers of the target that need not be made can be had, by putting them where the image
@@ -399,7 +400,7 @@ func (x *executor) deferLayer(ctx context.Context, l v1.Layer, index io.ReadClos
 		return nil, nil, wrap(err)
 	}
 	defer func() { _ = f.Close() }()
-	d, err := layer.Defer(x.whole, x.disk, l, f, indexed)
+	d, err := layer.Defer(x.whole, x.disk, l, f, indexed) //nolint:contextcheck // likewise
 	if err != nil {
 		return nil, nil, wrap(err)
 	}

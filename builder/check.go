@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/kaniko-go/kaniko-go/builder/internal/buildcontext"
 	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
 )
 
@@ -26,26 +25,13 @@ type CheckReport struct {
 // Check reads the Dockerfile and reports what the build checks say, of all stages or, with a target, of those that it needs.
 // Bases are looked up, nothing else is fetched, and nothing is built.
 func (b *Builder) Check(ctx context.Context, r Request) (report *CheckReport, err error) {
-	bc, err := buildcontext.Open(r.Context, r.ContextSub)
-	if err != nil {
-		return nil, &setupError{err}
-	}
-	defer func() { err = errors.Join(err, bc.Close()) }()
-	src, err := read(bc, r.Dockerfile)
+	in, done, err := b.open(r)
 	if err != nil {
 		return nil, err
 	}
-	disk, err := openStore(r)
-	if err != nil {
-		return nil, &environmentError{err}
-	}
-	defer func() { err = errors.Join(err, disk.Close()) }()
-	in, err := b.gather(r, src, disk)
-	if err != nil {
-		return nil, err
-	}
+	defer done()
 	// Only the first platform reports, as with BuildKit: the others would say the same again.
-	found, err := plan.Check(ctx, src.file, planRequests(r, src, in)[0])
+	found, err := plan.Check(ctx, in.file, planRequests(r, in)[0])
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}

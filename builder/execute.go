@@ -14,28 +14,12 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
-	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
 	"github.com/kaniko-go/kaniko-go/builder/internal/image"
 	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
 	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
-	"github.com/kaniko-go/kaniko-go/builder/internal/store"
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 	"github.com/kaniko-go/kaniko-go/builder/isolation"
 )
-
-// inputs are what a build works on.
-type inputs struct {
-	file    *dockerfile.File
-	source  *tree.Tree
-	images  *images
-	disk    *store.Store
-	secrets map[string][]byte
-	agents  map[string]sshAgent
-	caches  *caches
-	remotes *remotes
-	cache   *cache.Cache
-}
 
 // executor carries out one plan.
 type executor struct {
@@ -271,6 +255,20 @@ func (x *executor) isolate() error {
 	return nil
 }
 
+// writes are the directories outside the store that the build may write to while a RUN runs.
+func (r Request) writes() []string {
+	var dirs []string
+	if r.Cache.Dir != "" {
+		dirs = append(dirs, r.Cache.Dir)
+	}
+	for _, repo := range r.Cache.Repos {
+		if isDirectory(repo) {
+			dirs = append(dirs, strings.TrimPrefix(repo, "oci:"))
+		}
+	}
+	return dirs
+}
+
 // prepareRun finds out whether a RUN in the stage can work at all.
 func (x *executor) prepareRun(st *plan.Stage) error {
 	local := localPlatform()
@@ -281,7 +279,9 @@ func (x *executor) prepareRun(st *plan.Stage) error {
 	if x.roots != nil {
 		return nil
 	}
-	roots, err := isolation.New(x.Isolation, isolation.Options{TempDir: x.disk.TempDir, Dir: x.disk.Dir(), Times: x.times, Credentials: x.req.Credentials})
+	roots, err := isolation.New(x.Isolation, isolation.Options{
+		TempDir: x.disk.TempDir, Dir: x.disk.Dir(), Times: x.times, Credentials: x.req.Credentials, Own: x.req.writes(),
+	})
 	say := x.Log.Debug
 	if err != nil {
 		say = x.Log.Warn

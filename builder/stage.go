@@ -243,7 +243,7 @@ func (r *run) consult(ctx context.Context, in *plan.Instruction) (c consultation
 		case errors.As(err, &bad), ctx.Err() != nil:
 			return c, err
 		case err != nil:
-			return consultation{}, nil // the instruction fails of the same
+			return consultation{}, nil //nolint:nilerr // the instruction itself fails of the same, and says it better
 		}
 		c.recipes = append(c.recipes, inputs)
 	}

@@ -12,7 +12,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/kaniko-go/kaniko-go/builder/internal/buildcontext"
 	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
 	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
 	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
@@ -24,12 +23,6 @@ import (
 // credentials for their registries finds them there. With a Dockerfile, layers that the layer cache has in a registry for this build are
 // copied into its directories too.
 func (b *Builder) Warm(ctx context.Context, r Request, images []string) (err error) {
-	disk, err := openStore(r)
-	if err != nil {
-		return &environmentError{err}
-	}
-	defer func() { err = errors.Join(err, disk.Close()) }()
-	disk.Indexes = true
 	into, err := b.openBaseCache(r.Cache.Dir)
 	if err != nil {
 		return err
@@ -37,11 +30,17 @@ func (b *Builder) Warm(ctx context.Context, r Request, images []string) (err err
 	if into.ReadOnly() {
 		return &environmentError{fmt.Errorf("KANIKO_CACHE_DIR: %s: %w", into.Dir(), store.ErrReadOnly)}
 	}
-	w := &warmer{Builder: b, disk: disk, into: into}
-	if len(images) > 0 {
-		return w.images(ctx, images, r.Platforms)
+	if len(images) == 0 {
+		return b.warmDockerfile(ctx, r, into)
 	}
-	return w.dockerfile(ctx, r)
+	disk, err := openStore(r)
+	if err != nil {
+		return &environmentError{err}
+	}
+	defer func() { err = errors.Join(err, disk.Close()) }()
+	disk.Indexes = true
+	w := &warmer{Builder: b, disk: disk, into: into}
+	return w.images(ctx, images, r.Platforms)
 }
 
 // warmer is one Warm under way.
@@ -115,24 +114,16 @@ func (w *warmer) layer(ctx context.Context, l v1.Layer) error {
 	return nil
 }
 
-// dockerfile fetches what a Dockerfile needs.
-func (w *warmer) dockerfile(ctx context.Context, r Request) (err error) {
-	bc, err := buildcontext.Open(r.Context, r.ContextSub)
-	if err != nil {
-		return &setupError{err}
-	}
-	defer func() { err = errors.Join(err, bc.Close()) }()
-	src, err := read(bc, r.Dockerfile)
+// warmDockerfile fetches what a Dockerfile needs.
+func (b *Builder) warmDockerfile(ctx context.Context, r Request, into *baseCache) error {
+	in, done, err := b.open(r)
 	if err != nil {
 		return err
 	}
-	in, err := w.gather(r, src, w.disk)
-	if err != nil {
-		return err
-	}
-	if in.cache, err = w.openCache(r); err != nil {
-		return err
-	}
+	defer done()
+	in.disk.Indexes = true
+	in.cache = b.openCache(r)
+	w := &warmer{Builder: b, disk: in.disk, into: into}
 	// The names as the Dockerfile has them are those that the build will ask for.
 	type asked struct {
 		ref      string
@@ -142,7 +133,7 @@ func (w *warmer) dockerfile(ctx context.Context, r Request) (err error) {
 		names []asked
 		seen  = map[string]bool{}
 	)
-	for _, req := range planRequests(r, src, in) {
+	for _, req := range planRequests(r, in) {
 		resolve := req.Resolve
 		req.Resolve = func(ctx context.Context, ref string, platform ocispec.Platform) (*plan.Image, error) {
 			if key := ref + " " + registryPlatform(platform).String(); !seen[key] {
@@ -151,7 +142,7 @@ func (w *warmer) dockerfile(ctx context.Context, r Request) (err error) {
 			}
 			return resolve(ctx, ref, platform)
 		}
-		p, err := plan.New(ctx, src.file, req)
+		p, err := plan.New(ctx, in.file, req)
 		if err != nil {
 			return err
 		}

@@ -51,6 +51,7 @@ func TestSplit(t *testing.T) {
 		return more
 	}
 	round := func(t *testing.T) (build testenv.Outcome, digest string) {
+		t.Helper()
 		layout := filepath.Join(testenv.Dir(t), "layout")
 		warm := testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: with(map[string]string{
 			"KANIKO_MODE": "warm", "DOCKER_AUTH_CONFIG": credentials, "KANIKO_CACHE_REPO": remoteCache + "\n" + layers,

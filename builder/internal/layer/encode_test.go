@@ -195,7 +195,7 @@ func FuzzDecodeIndex(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(seed)
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(_ *testing.T, data []byte) {
 		d, err := Defer(context.Background(), s, static.NewLayer(nil, types.OCILayer), bytes.NewReader(data), v1.Hash{})
 		if err == nil {
 			_, _ = d.Index.Apply(tree.Empty())
