@@ -54,15 +54,31 @@ func (x *executor) recipe(ctx context.Context, s *stage, in *plan.Instruction, c
 			add(fmt.Sprintf("mount %d files", n+1), value)
 		}
 		add("ignored paths", strings.Join(x.req.IgnorePaths, "\n"))
-		if op.Network != "none" && op.Network != "host" {
-			add("default network", x.req.Run.Network)
-		}
+		x.runOptions(op, add)
 	}
 	add("platform", platforms.FormatAll(s.Platform))
 	add("epoch", x.epoch())
 	add("compression", fmt.Sprintf("%s %d", x.req.Output.Compression, x.req.Output.Level))
 	add("layer format", layerFormat)
 	return out, nil
+}
+
+// runOptions are what a RUN sees that the Dockerfile does not say. The addresses of hosts are left out, as BuildKit leaves them out.
+func (x *executor) runOptions(op plan.Run, add func(name, value string)) {
+	o := x.req.Run
+	if op.Network != "none" && op.Network != "host" {
+		add("default network", o.Network)
+	}
+	if op.Hostname == "" {
+		add("default host name", o.Hostname)
+	}
+	var hosts []string
+	for _, h := range o.Hosts {
+		hosts = append(hosts, h.Name)
+	}
+	add("added hosts", strings.Join(hosts, " "))
+	add("shared memory", strconv.FormatInt(o.ShmSize, 10))
+	add("limits", fmt.Sprint(o.Ulimits))
 }
 
 func (x *executor) epoch() string {
