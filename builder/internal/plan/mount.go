@@ -33,6 +33,9 @@ func (s *stageState) mounts(env []string) ([]Mount, []string, error) {
 	agents := 0
 	for i, m := range given {
 		from := s.at.mounts[i]
+		if from == s.node {
+			return nil, nil, fmt.Errorf("circular dependency detected on stage: %s", s.node.name)
+		}
 		if from != nil && from.index >= 0 && from.stage == nil {
 			return nil, nil, fmt.Errorf("cannot mount from stage %q to %q, stage needs to be defined before current command", m.From, m.Target)
 		}

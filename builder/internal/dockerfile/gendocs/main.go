@@ -77,7 +77,7 @@ func differences() []difference {
 		{"A target may be given by index too.", "kaniko's users do."},
 		{"`COPY --from=N` counts stages alone.", "In BuildKit images that COPY or mounts name are counted behind the stages, in an order that nobody can foresee."},
 		{"A stage that a named context takes the place of is not read any further: what its instructions copy from is neither looked up nor checked. Its configuration has the platform that was asked for.", "BuildKit looks all of it up, and leaves the platform empty."},
-		{"A trigger that copies from the stage it fires in is refused as a circle.", "BuildKit builds something that depends on the order of its maps."},
+		{"A trigger that copies from the stage it fires in, or mounts it, is refused as a circle.", "BuildKit builds something that depends on the order of its maps."},
 		{"ONBUILD triggers of an image that is only copied from are not followed.", "They have no effect; BuildKit looks up what they name, and never ends where that is the image itself."},
 		{"A mount over `/` is refused however it is spelt (`//`, `/x/..`).", "BuildKit refuses `/` alone."},
 		{"Mounts of secrets and agents with a relative target lie below `/`.", "BuildKit leaves it to the runtime, which does that."},
