@@ -36,7 +36,7 @@ func alike() map[string]files {
 		},
 		"mounts": {
 			"Dockerfile": "ARG BASE\nFROM ${BASE} AS one\nRUN mkdir /out && echo one >/out/one\n" +
-				"FROM ${BASE}\nRUN mkdir -p /data /etc && ln -s data /ln && ln -s /nowhere /dangling && echo kept >/data/file && echo root:x:0:0::/root:/bin/sh >/etc/passwd\n" +
+				"FROM ${BASE}\nRUN mkdir -p /data /etc /run && echo kept >/run/kept && ln -s data /ln && ln -s /nowhere /dangling && echo kept >/data/file && echo root:x:0:0::/root:/bin/sh >/etc/passwd\n" +
 				"RUN --mount=type=bind,target=/ctx/deep cat /ctx/deep/a.txt >/out1\n" +
 				"RUN --mount=type=bind,target=/ctx,rw echo x >/ctx/a.txt && cat /ctx/a.txt >/out2\n" +
 				"RUN --mount=type=bind,target=/ctx,rw cat /ctx/a.txt >/out3\n" +
@@ -51,8 +51,9 @@ func alike() map[string]files {
 				"RUN --mount=type=secret,id=s,target=/ln/file md5sum </data/file >/out10\n" +
 				"RUN --mount=type=secret,id=s,target=/dangling md5sum </nowhere >/out11\n" +
 				"RUN --mount=type=secret,id=s,env=TOKEN echo $TOKEN | md5sum >/out12\n" +
+				"RUN --mount=type=tmpfs,target=/run touch /run/x && test ! -e /run/kept && stat -c %a /run >/out12b\nRUN <<END\n#!/bin/sh\necho shebang >/out12c\nEND\n" +
 				"RUN <<END\necho script >/out13\nEND\nRUN <<END cat >/out14\ntext\nEND\n" +
-				"RUN cat /data/file /etc/passwd && test ! -e /run/secrets/s && test ! -e /dev/pipes && test ! -e /ctx && test ! -e /one && rm /ln && ls / | grep -v kaniko\n",
+				"RUN cat /data/file /etc/passwd /run/kept && test ! -e /run/secrets/s && test ! -e /dev/pipes && test ! -e /ctx && test ! -e /one && rm /ln && ls / | grep -v kaniko\n",
 			"a.txt": "a\n",
 		},
 		"links where mounts are": {

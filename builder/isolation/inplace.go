@@ -126,7 +126,13 @@ func (n *InPlace) take() error {
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
 		return &RefusedError{What: "running a command in place", Why: "the root file system of the container is read-only", How: "leave readOnlyRootFilesystem unset", Err: err}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	if err := n.saveKubelet(); err != nil {
+		return errors.Join(err, n.aside.putBack())
+	}
+	return nil
 }
 
 // refusedRoot explains that the root is not ours to use.

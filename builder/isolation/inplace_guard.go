@@ -3,8 +3,12 @@
 package isolation
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -53,21 +57,35 @@ func stamps(dirs []string, skip func(path string) bool) map[string]fileStamp {
 // ownFiles are those that a RUN in place could reach but must not have touched: finished blobs, files put aside, the program.
 func (n *InPlace) ownFiles() map[string]fileStamp {
 	dirs := []string{filepath.Join(n.o.Dir, "blobs"), filepath.Join(n.root.Name(), asideName), n.program}
-	lock := filepath.Join(n.root.Name(), asideName, hostsName)
 	return stamps(slices.DeleteFunc(dirs, func(d string) bool { return d == "" }), func(p string) bool {
-		return p == lock || strings.HasPrefix(filepath.Base(p), socketPrefix)
+		return strings.HasPrefix(filepath.Base(p), socketPrefix)
 	})
 }
 
-// untouched compares what was with what is. Files that the builder itself removed in the meantime are none of the store's, which
-// keeps what it has until the end.
+// untouched compares what was with what is. A blob is what its name says, whatever else happened to it: the builder may make
+// one again, or give it another name beside.
 func untouched(before, after map[string]fileStamp) error {
 	for p, was := range before {
-		if is, ok := after[p]; !ok || is != was {
-			return &TamperError{p}
+		if is, ok := after[p]; ok && (is == was || isBlob(p)) {
+			continue
 		}
+		return &TamperError{p}
 	}
 	return nil
+}
+
+// isBlob reports whether a file holds what its name is the digest of.
+func isBlob(p string) bool {
+	f, err := os.OpenFile(p, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return false
+	}
+	return hex.EncodeToString(h.Sum(nil)) == filepath.Base(p)
 }
 
 // orchestrators write below these while a RUN runs, as does the kubelet when it renews a token.
@@ -84,29 +102,35 @@ func virtual(p string) bool {
 	return strings.HasPrefix(p, "/proc/") || strings.HasPrefix(p, "/sys/") || strings.HasPrefix(p, "/dev/")
 }
 
-// foreign lists the writable mounts in which a RUN must not leave anything, but for those that hold files of the builder or
-// of its mounts.
-func (n *InPlace) foreign(p Process) []string {
-	ours := []string{n.o.Dir}
-	for _, m := range p.Mounts {
-		if m.Source != "" {
-			ours = append(ours, m.Source)
-		}
-	}
+// foreign lists the writable mounts in which a RUN must not leave anything.
+func (n *InPlace) foreign() []string {
 	var out []string
 	for _, m := range n.mounts {
 		if m.path == "/" || m.readOnly || virtual(m.path) || m.fstype == "proc" || m.fstype == "sysfs" || strings.HasPrefix(m.fstype, "cgroup") {
 			continue
 		}
-		within := func(dir string) bool { return m.path == dir || strings.HasPrefix(m.path, dir+"/") }
-		holds := func(file string) bool { return strings.HasPrefix(file, m.path+"/") }
-		if slices.ContainsFunc(orchestrators(), within) || slices.ContainsFunc(ours, holds) {
-			continue
+		if !slices.ContainsFunc(orchestrators(), func(dir string) bool { return within(m.path, dir) }) {
+			out = append(out, m.path)
 		}
-		out = append(out, m.path)
 	}
 	return out
 }
+
+// ours tells what in those mounts the builder itself may write while p runs.
+func (n *InPlace) ours(p Process) func(string) bool {
+	dirs := append([]string{filepath.Dir(n.o.Dir)}, n.o.Own...)
+	for _, m := range p.Mounts {
+		if m.Source != "" {
+			dirs = append(dirs, m.Source)
+		}
+	}
+	return func(p string) bool {
+		return slices.ContainsFunc(dirs, func(dir string) bool { return dir != "" && within(p, dir) })
+	}
+}
+
+// within reports whether a path is a directory or lies below it.
+func within(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
 
 // lost is a file that RUN wrote below a mount, nil if there is none.
 func (n *InPlace) lost(before, after map[string]fileStamp) error {
@@ -139,17 +163,39 @@ func (n *InPlace) mountOf(p string) string {
 	return best
 }
 
-// restoreHosts undoes what addHosts did, also for a build that was killed.
-func restoreHosts(dir *os.File) error {
-	b, err := os.ReadFile(filepath.Join(fdPath(int(dir.Fd())), hostsName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// kubeletFiles are files that every pod has mounted, writable, and that the builder reads itself.
+func kubeletFiles() []string { return []string{hostsFile, "/etc/resolv.conf", "/etc/hostname"} }
+
+// saveKubelet keeps what the mounted ones hold, so that what a RUN makes of them is gone after it, as with other builders.
+func (n *InPlace) saveKubelet() error {
+	for _, file := range kubeletFiles() {
+		if !slices.ContainsFunc(n.mounts, func(m mountPoint) bool { return m.path == file }) {
+			continue
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(fdPath(int(n.aside.dir.Fd())), filepath.Base(file)), b, 0o600); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
+	return nil
+}
+
+// restoreKubelet writes back what saveKubelet kept in the directory, where it is not the same.
+func restoreKubelet(dir *os.File) error {
+	var errs []error
+	for _, file := range kubeletFiles() {
+		was, err := os.ReadFile(filepath.Join(fdPath(int(dir.Fd())), filepath.Base(file)))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		is, readErr := os.ReadFile(file)
+		if err = errors.Join(err, readErr); err == nil && !bytes.Equal(was, is) {
+			err = os.WriteFile(file, was, 0o644) //nolint:gosec // the container's own
+		}
+		errs = append(errs, err)
 	}
-	if err := os.WriteFile(hostsFile, b, 0o644); err != nil { //nolint:gosec // the container's own
-		return err
-	}
-	return unix.Unlinkat(int(dir.Fd()), hostsName, 0)
+	return errors.Join(errs...)
 }

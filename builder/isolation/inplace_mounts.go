@@ -29,8 +29,8 @@ type emulation struct {
 
 // begin makes everything that p has for itself. end must be called, also after an error.
 func (e *emulation) begin(ctx context.Context, p Process) error {
-	e.undo = append(e.undo, func() error { return restoreHosts(e.host.aside.dir) })
-	if err := e.host.addHosts(p.ExtraHosts); err != nil {
+	e.undo = append(e.undo, func() error { return restoreKubelet(e.host.aside.dir) })
+	if err := addHosts(p.ExtraHosts); err != nil {
 		return err
 	}
 	for _, f := range p.Files {
@@ -152,6 +152,9 @@ func (p *place) is(st *unix.Stat_t) bool {
 }
 
 func (e *emulation) tmpfs(target string) error {
+	if real, err := e.root.real(target); err == nil && e.host.kept.At(real).Leads() {
+		return e.emptied(real)
+	}
 	p, err := e.place(target)
 	if err != nil {
 		return err
@@ -161,6 +164,54 @@ func (e *emulation) tmpfs(target string) error {
 		return err
 	}
 	return unix.Fchmodat(int(p.dir.Fd()), p.name, 0o1777, 0)
+}
+
+// emptied stands in for an empty file system on a directory that leads to mounts: all but what leads there is put aside.
+func (e *emulation) emptied(real string) error {
+	kept := e.host.kept.At(real)
+	dir, err := dirfd.Open(e.host.root, real, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	e.undo = append(e.undo, dir.Close)
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return err
+	}
+	store, err := e.host.aside.newDir("image-")
+	if err != nil {
+		return err
+	}
+	e.undo = append(e.undo, store.Close, func() error {
+		return errors.Join(moveAll(store, dir, nil), unix.Fchmod(int(dir.Fd()), st.Mode&0o7777))
+	})
+	if err := moveAll(dir, store, kept); err != nil {
+		return err
+	}
+	e.undo = append(e.undo, func() error { return unpack.Clear(dir, kept) })
+	return unix.Fchmod(int(dir.Fd()), 0o1777)
+}
+
+// moveAll moves the entries of a directory to another one, but for those that are kept or lead there.
+func moveAll(from, to *os.File, kept *dirfd.Kept) error {
+	d, err := dirfd.Open(from, "", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = d.Close() }()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if kept.Child(name) != nil {
+			continue
+		}
+		if err := unix.Renameat(int(from.Fd()), name, int(to.Fd()), name); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // data makes a file that is overwritten before it is removed, wherever the command may have moved it or linked it to.
@@ -174,10 +225,12 @@ func (e *emulation) data(target string, d *DataFile) error {
 		return err
 	}
 	f := os.NewFile(uintptr(fd), p.name)
-	e.undo = append(e.undo, func() error {
-		_, err := f.WriteAt(make([]byte, len(d.Data)), 0)
-		return errors.Join(err, f.Sync(), f.Truncate(0), f.Close(), p.clear())
-	})
+	// What is open for writing cannot be executed.
+	again, err := os.Open(fdPath(fd))
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	e.undo = append(e.undo, func() error { return errors.Join(overwrite(again, len(d.Data)), p.clear()) })
 	_, err = f.Write(d.Data)
 	if err == nil {
 		err = f.Chown(int(d.UID), int(d.GID))
@@ -185,7 +238,17 @@ func (e *emulation) data(target string, d *DataFile) error {
 	if err == nil {
 		err = unix.Fchmod(fd, d.Mode&0o777)
 	}
-	return err
+	return errors.Join(err, f.Close())
+}
+
+// overwrite makes zeros of the first n bytes of a file, on the disk, too, and closes it.
+func overwrite(f *os.File, n int) error {
+	w, err := os.OpenFile(fdPath(int(f.Fd())), os.O_WRONLY, 0)
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	_, err = w.WriteAt(make([]byte, n), 0)
+	return errors.Join(err, w.Sync(), w.Truncate(0), w.Close(), f.Close())
 }
 
 // source shows a file or directory of the builder's. What cannot be copied, or must come back, is moved; the rest is copied

@@ -25,7 +25,6 @@ const asideName = ".kaniko-go"
 const (
 	journalName = "journal"
 	hiddenName  = "hidden"
-	hostsName   = "hosts"
 )
 
 // journal says what the root held before the build, for putting it back. It is written before anything is changed.
@@ -155,7 +154,7 @@ func (a *aside) putBack() error {
 	for i := len(a.journal.Dirs) - 1; i >= 0; i-- {
 		errs = append(errs, a.journal.Dirs[i].restore(a.root))
 	}
-	errs = append(errs, restoreHosts(a.dir))
+	errs = append(errs, restoreKubelet(a.dir))
 	if err := errors.Join(errs...); err != nil {
 		return err // What could not be put back stays aside.
 	}
