@@ -176,7 +176,7 @@ func (n *InPlace) saveKubelet() error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(fdPath(int(n.aside.dir.Fd())), filepath.Base(file)), b, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(fdPath(int(n.aside.dir.Fd())), filepath.Base(file)), b, 0o600); err != nil { //nolint:gosec // a name of ours
 			return err
 		}
 	}

@@ -23,7 +23,9 @@ func TestParseMounts(t *testing.T) {
 				"740 723 8:1 /var/lib/kubelet/x /etc/hosts rw,relatime - ext4 /dev/sda1 rw\n" +
 				"741 723 0:91 / /run/secrets/kubernetes.io/serviceaccount ro,relatime - tmpfs tmpfs rw\n",
 			want: []mountPoint{
-				{723, "/", "overlay", false}, {725, "/dev", "tmpfs", false}, {740, "/etc/hosts", "ext4", false},
+				{723, "/", "overlay", false},
+				{725, "/dev", "tmpfs", false},
+				{740, "/etc/hosts", "ext4", false},
 				{741, "/run/secrets/kubernetes.io/serviceaccount", "tmpfs", true},
 			},
 		},

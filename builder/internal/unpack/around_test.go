@@ -119,7 +119,8 @@ func TestAround(t *testing.T) {
 		},
 		{
 			"a directory with theirs becomes a file", image, tree.FromRoot(folder(tree.Entry{Name: "etc", Inode: text("file")}, tree.Entry{Name: "mnt", Inode: tree.NewSymlink(tree.Meta{}, "etc")})),
-			[]string{"etc", "mnt"}, with(map[string]string{}),
+			[]string{"etc", "mnt"},
+			with(map[string]string{}),
 		},
 		{
 			"it is removed", image, tree.Empty(), nil, with(map[string]string{}),
