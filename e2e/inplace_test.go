@@ -12,8 +12,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
@@ -267,4 +269,63 @@ func TestInPlaceAfterKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustSucceed(t, testenv.Build{Container: container, Env: env}.Run(t), w.Host+"/inplace:1")
+}
+
+// TestInPlaceSignal ends a build at a RUN that does not want to end.
+func TestInPlaceSignal(t *testing.T) {
+	w := newWorld(t)
+	for signal, code := range map[syscall.Signal]int{syscall.SIGTERM: 143, syscall.SIGINT: 130} {
+		container, env, _ := w.inPlace(t, files{"Dockerfile": "ARG BASE\nFROM ${BASE}\nRUN --mount=type=tmpfs,target=/srv/x trap '' TERM; echo >/made; echo reached-the-$((1+1))nd-line; sleep 300 & sleep 300; sleep 300\n"}, nil)
+		before := container.Files(t)
+		o := testenv.Build{Container: container, Env: env, SignalAt: "reached-the-2nd-line", Signal: signal}.Run(t)
+		mustFail(t, o, code)
+		if o.AfterSignal == 0 || o.AfterSignal > 8*time.Second {
+			t.Errorf("it ended %v after the signal", o.AfterSignal)
+		}
+		if diff := cmp.Diff(before, container.Files(t)); diff != "" {
+			t.Errorf("the container's root is not what it was:\n%s", diff)
+		}
+	}
+}
+
+// TestInPlaceLeavesNobody: whatever a RUN leaves behind is dead before the next one; mustSucceed looks for survivors.
+func TestInPlaceLeavesNobody(t *testing.T) {
+	w := newWorld(t)
+	container, env, _ := w.inPlace(t, files{"Dockerfile": "ARG BASE\nFROM ${BASE}\nRUN <<END\n" + strings.Join([]string{
+		"sleep 301 &",
+		"setsid sleep 302 &",
+		"(setsid sh -c 'trap \"\" TERM HUP INT; (while :; do echo again >>/written; sleep 0.01; done) & exec sleep 303' &)",
+		"sh -c 'kill -STOP $$' &",
+		"nohup sleep 304 >/dev/null 2>&1 &",
+		"sleep 0.2; exit 0",
+	}, "\n") + "\nEND\nRUN a=$(wc -c </written); sleep 0.3; test \"$a\" = \"$(wc -c </written)\" && ! grep -l 'sleep.30[1-4]' /proc/[0-9]*/cmdline\n"}, nil)
+	mustSucceed(t, testenv.Build{Container: container, Env: env}.Run(t), w.Host+"/inplace:1")
+}
+
+// TestInPlaceThief: a RUN beside the builder does not get at what the builder knows. Without SETPCAP it has as many
+// capabilities as the builder, and only that the builder is not dumpable stands against it.
+func TestInPlaceThief(t *testing.T) {
+	w := newWorld(t)
+	const secret = "correct-horse-battery-staple"
+	script := strings.Join([]string{
+		"for p in /proc/[0-9]*; do",
+		"  for f in environ mem maps auxv fd/0 root/kaniko cwd/. exe task/${p#/proc/}/environ; do dd if=$p/$f bs=64k count=1 2>/dev/null; done;",
+		"  ls -l $p/fd $p/cwd $p/exe $p/root 2>/dev/null;",
+		"  cat $p/cmdline 2>/dev/null;",
+		"done >/loot;",
+		"env >>/loot; x=" + secret[:13] + ";",
+		// Not in any file that we have left in its place either.
+		"find / -xdev -type f ! -name loot 2>/dev/null | xargs grep -l \"$x\"-battery >>/loot;",
+		"test $(ls /proc/self/fd 2>/dev/null | wc -l) -le 4 || exit 8;",
+		"grep -c \"$x\"-battery /loot && exit 9;",
+		"test -s /loot && rm /loot",
+	}, "\n")
+	for name, without := range map[string][]int{"default": nil, "without SETPCAP": {unix.CAP_SETPCAP}} {
+		t.Run(name, func(t *testing.T) {
+			container, env, _ := w.inPlace(t, files{"Dockerfile": "ARG BASE\nFROM ${BASE}\nRUN <<END\n" + script + "\nEND\n"},
+				map[string]string{"KANIKO_SECRET": "id=s,env=THE_SECRET", "THE_SECRET": secret})
+			container.Without = without
+			mustSucceed(t, testenv.Build{Container: container, Env: env}.Run(t), w.Host+"/inplace:1")
+		})
+	}
 }
