@@ -198,7 +198,7 @@ func (s *stageState) sources(t *transfer, sources []string) error {
 // urlFile is what the file behind a URL is called.
 func urlFile(address string) string {
 	if u, err := url.Parse(address); err == nil {
-		if base := path.Base(u.Path); base != "." && base != "/" {
+		if base := path.Base(u.Path); base != "." && base != "/" && base != ".." && !strings.ContainsRune(base, 0) {
 			return base
 		}
 	}
