@@ -123,14 +123,15 @@ func (s *scanner) walkDiff(d diff) error {
 	if ino == nil {
 		return s.edit.Remove(p)
 	}
-	if err := s.parents(p); err != nil {
+	if err := s.parents(p, d.path); err != nil {
 		return err
 	}
 	return s.edit.Put(p, ino)
 }
 
-// parents puts the directories above p into the Tree that were there before, because they lead to what is kept.
-func (s *scanner) parents(p string) error {
+// parents puts the directories above p into the Tree that were there before, because they lead to what is kept. The end
+// of p is that of its path on disk.
+func (s *scanner) parents(p, disk string) error {
 	if s.opts.Kept == nil {
 		return nil
 	}
@@ -139,10 +140,11 @@ func (s *scanner) parents(p string) error {
 			continue
 		}
 		var st unix.Stat_t
-		if err := unix.Fstatat(int(s.root.Fd()), p[:i], &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		above := disk[:len(disk)-len(p)+i]
+		if err := unix.Fstatat(int(s.root.Fd()), above, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
-		if err := s.edit.Put(p[:i], tree.NewDir(s.meta(p[:i], &st, nil))); err != nil {
+		if err := s.edit.Put(p[:i], tree.NewDir(s.meta(above, &st, nil))); err != nil {
 			return err
 		}
 	}
@@ -161,7 +163,7 @@ func (s *scanner) walkDir(p string, d diff, old *tree.Inode) error {
 		m.Xattrs = now.Xattrs
 		return s.edit.SetMeta(p, m)
 	}
-	if err := s.parents(p); err != nil {
+	if err := s.parents(p, d.path); err != nil {
 		return err
 	}
 	return s.edit.Put(p, tree.NewDir(m))
