@@ -11,12 +11,8 @@ package copy
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
-	"strconv"
 	"strings"
-
-	mode "github.com/tonistiigi/dchapes-mode"
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
@@ -105,64 +101,6 @@ func owner(t *tree.Tree, spec string) (uid, gid uint32, given bool, err error) {
 		return 0, 0, false, fmt.Errorf("--chown=%s: %w", spec, err)
 	}
 	return uid, gid, true, nil
-}
-
-// chmod changes a mode as --chmod says; nil changes nothing.
-type chmod struct {
-	octal int // -1 for symbolic
-	set   mode.Set
-}
-
-func parseChmod(s string) (*chmod, error) {
-	if s == "" {
-		return nil, nil
-	}
-	if n, err := strconv.ParseUint(s, 8, 16); err == nil && n <= 0o7777 {
-		return &chmod{octal: int(n)}, nil
-	}
-	invalid := fmt.Errorf("invalid chmod parameter: '%s'. it should be octal string and between 0 and 07777", s)
-	if strings.Trim(s, "0123456789") == "" {
-		return nil, invalid
-	}
-	set, err := mode.ParseWithUmask(s, 0)
-	if err != nil {
-		return nil, invalid
-	}
-	return &chmod{octal: -1, set: set}, nil
-}
-
-func (c *chmod) apply(m uint16, dir bool) uint16 {
-	switch {
-	case c == nil:
-		return m
-	case c.octal >= 0:
-		return uint16(c.octal)
-	}
-	fm := fs.FileMode(m & 0o777)
-	for bit, flag := range map[uint16]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
-		if m&bit != 0 {
-			fm |= flag
-		}
-	}
-	if dir {
-		fm |= fs.ModeDir
-	}
-	fm = c.set.Apply(fm)
-	out := uint16(fm.Perm())
-	for bit, flag := range map[uint16]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
-		if fm&flag != 0 {
-			out |= bit
-		}
-	}
-	return out
-}
-
-// made is the mode of directories that are made on the way: an octal --chmod gives its permission bits.
-func (c *chmod) made() uint16 {
-	if c != nil && c.octal >= 0 {
-		return uint16(c.octal) & 0o777
-	}
-	return 0o755
 }
 
 type copier struct {
@@ -426,70 +364,6 @@ func (c *copier) mkdirAll(p string) error {
 		}
 	}
 	return nil
-}
-
-// archive unpacks into the destination, which is always a directory. Modes and times are the archive's.
-func (c *copier) archive(src *tree.Tree) error {
-	p, old, err := c.dest()
-	if err != nil {
-		return err
-	}
-	if old != nil && old.Type != tree.Dir {
-		return fmt.Errorf("cannot copy to non-directory: %s", c.req.Dest)
-	}
-	inner := *c
-	inner.chmod = nil
-	if err := inner.mkdirAll(p); err != nil {
-		return err
-	}
-	return inner.unpack(p, src.Root(), map[*tree.Inode]*tree.Inode{}, false)
-}
-
-// unpack is put for archives, which may replace a file by a directory and the other way round. A directory without an entry
-// of its own (timed is false) has the time of the last change in it.
-func (c *copier) unpack(p string, dir *tree.Inode, links map[*tree.Inode]*tree.Inode, timed bool) error {
-	entries, err := dir.Entries()
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		child := path.Join(p, e.Name)
-		old := c.edit.Lookup(child)
-		if old != nil && (old.Type == tree.Dir) != (e.Inode.Type == tree.Dir) {
-			if err := c.edit.Remove(child); err != nil {
-				return err
-			}
-			old = nil
-		}
-		if e.Inode.Type != tree.Dir {
-			err = c.put(child, e.Inode, links)
-		} else {
-			err = c.unpackDir(child, old, e.Inode, links)
-		}
-		if err != nil {
-			return err
-		}
-		if !timed && (old == nil || old.Type != tree.Dir) {
-			if err := c.touch(p); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (c *copier) unpackDir(p string, old, dir *tree.Inode, links map[*tree.Inode]*tree.Inode) error {
-	m, timed := c.meta(dir), true
-	if dir.MTime == tree.Unset {
-		m, timed = tree.Meta{Mode: 0o755, MTime: c.now}, false
-		if old != nil {
-			m = old.Meta
-		}
-	}
-	if err := c.edit.Apply(tree.Change{Path: p, Inode: tree.NewDir(m)}); err != nil {
-		return err
-	}
-	return c.unpack(p, dir, links, timed)
 }
 
 func parent(p string) string {
