@@ -11,7 +11,7 @@ SEED ?=
 # In CI nothing may be skipped: make test NOSKIP=-no-skip
 NOSKIP ?=
 
-.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth oracle full-oracle full-corpus bench demo clean
+.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth oracle full-oracle full-corpus full-hostile bench demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,14 @@ fuzz: ## every fuzz target for FUZZTIME each
 	@go list -f '{{.Dir}}' ./... | while read -r d; do \
 	  for t in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$d"/*_test.go 2>/dev/null | cut -d' ' -f2); do \
 	    echo "$$d $$t"; go test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) "$$d"; done; done
+
+full-hostile: build ## all hostile layers, images and contexts; thousands of ugly but legal ones against umoci
+	e2e/packages.sh
+	go test -count=1 -timeout 30m ./builder/internal/unpack -v -run 'TestHostileLayers|TestHand|TestModes|TestSparse' -hostile.every 1 | grep -v '^=== '
+	go test -count=1 -timeout 30m ./builder/internal/unpack -run TestTwin -hostile.twins 3000
+	go test -count=1 -timeout 30m ./builder/internal/layer ./builder/internal/snapshot ./builder/registry ./results
+	go test -count=1 -timeout 30m ./builder -v -run 'TestCorruption' | grep -v '^=== '
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 60m ./e2e/hostile -v -hostile.sample 120 | grep -v -e '^=== ' -e '    --- PASS'
 
 bench: build ## compare with BuildKit and buildah (root, half an hour); writes docs/benchmarks.md
 	e2e/packages.sh

@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	stdlog "log"
@@ -278,4 +279,16 @@ func (l *liar) build(t *testing.T, contexts map[string]string) error {
 	r.Output.Destinations = []string{l.host + "/out:1"}
 	_, err = h.Build(t.Context(), r)
 	return err
+}
+
+// TestCauseIsPrintable: causes hold names that hostile images and contexts have chosen.
+func TestCauseIsPrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"a \x1b[2J b": `a \x1b[2J b`, "one\ntwo": "one; two", "\xff ü \ufffd \u202e": "\\xff ü \ufffd \\u202e", `C:\"q"`: `C:\"q"`,
+		"\r\a\x00": `\r\a\x00`,
+	} {
+		if got := Cause(errors.New(text)); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
 }

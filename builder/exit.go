@@ -6,8 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
@@ -118,10 +121,25 @@ func registryCode(c registry.Class) int {
 
 // Cause is the one line that says why a build failed.
 func Cause(err error) string {
+	text := printable(strings.ReplaceAll(err.Error(), "\n", "; "))
 	if errors.Is(err, syscall.ENOSPC) {
-		return err.Error() + ": the disk is full; give KANIKO_DIR a larger volume"
+		text += ": the disk is full; give KANIKO_DIR a larger volume"
 	}
-	return strings.ReplaceAll(err.Error(), "\n", "; ")
+	return text
+}
+
+// printable writes what would do something to a terminal, or is no text, as Go writes it in strings: names of files are what
+// somebody else has chosen.
+func printable(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		if _, size := utf8.DecodeRuneInString(s[i:]); unicode.IsPrint(r) && (r != utf8.RuneError || size > 1) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.Quote(s[i:i+size]), `"`))
+		}
+	}
+	return b.String()
 }
 
 // Excerpt is the part of the Dockerfile that an error points to, "" if it points to none.

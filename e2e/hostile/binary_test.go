@@ -108,8 +108,12 @@ func (w *world) image(t *testing.T, c hostile.Case) v1.Image {
 	return img
 }
 
-// look is a RUN that lists the tree, follows the links that are in it and writes through them. What it cannot do, it leaves.
-const look = `RUN find / -xdev -not -path '/proc/*' -not -path '/sys/*' -not -path '/dev/*' | sort | md5sum >/listed; for f in x f d P x/f x/secret P/secret dst/x dst/f; do cat /$f >/dev/null </dev/null & done; for f in x/f dst/x/f; do (echo used >>/$f) & done; sleep 0.1; true
+// look is a RUN that lists the tree and follows the links that are in it. What it cannot do, it leaves.
+const look = `RUN find / -xdev -not -path '/proc/*' -not -path '/sys/*' -not -path '/dev/*' | sort | md5sum >/listed; for f in x f d P x/f x/secret P/secret dst/x dst/f; do cat /$f >/dev/null </dev/null & done; sleep 0.1; true
+`
+
+// scrawl writes through the links. In place a RUN may: it is root beside whatever the pod has mounted.
+const scrawl = `RUN for f in x/f dst/x/f dst/d/f; do (echo used >>/$f) & done; sleep 0.1; true
 `
 
 // sinks are the Dockerfiles by which a case comes into a build.
@@ -227,6 +231,7 @@ func TestSinks(t *testing.T) {
 	for i, c := range spread(hostile.Cases(canaries.Outside), *sample) {
 		for sink, b := range w.sinks(t, c, i) {
 			t.Run(fmt.Sprintf("%s, %s", sink, c.Name), func(t *testing.T) {
+				b.text += scrawl
 				env := b.env(t, w, w.host+"/out:1")
 				env["KANIKO_DIR"] = filepath.Join(canaries.Dir, "root")
 				o := testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: env}.Run(t)
