@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"os/signal"
 	"runtime"
@@ -256,27 +257,30 @@ func (i *initProcess) pass(signals <-chan os.Signal, parent int) {
 
 // killAll ends every descendant. They are all our children in the end: orphans come to us.
 func (i *initProcess) killAll() error {
+	if pid := int(i.command.Load()); pid > 1 {
+		// Whoever stayed in the command's group, however fast it forks. A number that a group uses is not given away.
+		_ = unix.Kill(-pid, unix.SIGKILL)
+	}
 	if i.spec.InPlace {
 		return sweepDescendants(true)
 	}
-	alive := func() []int { return inMountNamespace(i.ns) }
+	alive := both(ownChildren, inMountNamespace(i.ns))
 	if i.spec.PIDNamespace {
 		alive = othersThan(os.Getpid())
+		if os.Getpid() == 1 {
+			// All others at once: nobody is left to fork.
+			_ = unix.Kill(-1, unix.SIGKILL)
+		}
 	}
 	return sweep(alive, func() bool { return !reapAll() })
 }
 
-// othersThan lists all living processes that /proc shows but one.
-func othersThan(self int) func() []int {
-	return func() []int {
-		var pids []int
-		for _, pid := range allPIDs() {
-			if _, state := parentOf(pid); pid != self && state != 'Z' {
-				pids = append(pids, pid)
-			}
-		}
-		return pids
-	}
+// othersThan gives all living processes that /proc shows but one.
+func othersThan(self int) iter.Seq[int] {
+	return living(func(pid int) bool {
+		_, state := parentOf(pid)
+		return pid != self && state != 0 && state != 'Z'
+	})
 }
 
 // loopbackUp switches on the only interface of a new network namespace.

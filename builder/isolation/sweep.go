@@ -5,6 +5,7 @@ package isolation
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,28 +20,39 @@ import (
 // uninterruptible sleep can take for ever.
 const sweepDeadline = 10 * time.Second
 
-// sweep kills every process that alive lists until gone is true. All are stopped
-// before any is killed, so that none can fork in answer to another's death.
-func sweep(alive func() []int, gone func() bool) error {
-	end := time.Now().Add(sweepDeadline)
-	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		pids := alive()
-		for _, sig := range []unix.Signal{unix.SIGSTOP, unix.SIGKILL} {
-			for _, pid := range pids {
-				_ = unix.Kill(pid, sig)
+// eager is how long a sweep looks again without a pause.
+const eager = 5 * time.Second
+
+// sweep kills every process that alive gives until gone is true. What forks and ends at every moment is met only now and
+// then, so each is killed when it is met, and no pause lets such get ahead. A fork cannot answer the death of another:
+// a process is killed with its group, which is one act for the kernel.
+func sweep(alive iter.Seq[int], gone func() bool) error {
+	begun := time.Now()
+	for {
+		last := 0
+		done := map[int]bool{0: true, 1: true, unix.Getpgrp(): true}
+		for pid := range alive {
+			last = pid
+			if group, err := unix.Getpgid(pid); err == nil && !done[group] {
+				done[group] = true
+				_ = unix.Kill(-group, unix.SIGKILL)
 			}
+			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 		if gone() {
 			return nil
 		}
-		if time.Now().After(end) {
+		took := time.Since(begun)
+		if took > sweepDeadline {
 			name := "an unknown process"
-			if len(pids) > 0 {
-				name = fmt.Sprintf("process %d (%s)", pids[0], comm(pids[0]))
+			if last != 0 {
+				name = fmt.Sprintf("process %d (%s)", last, comm(last))
 			}
 			return fmt.Errorf("%s survives SIGKILL for %s", name, sweepDeadline)
 		}
-		time.Sleep(wait)
+		if took > eager {
+			time.Sleep(time.Millisecond)
+		}
 	}
 }
 
@@ -49,26 +61,62 @@ func sweepMountNamespace(ns string) error {
 	if ns == "" {
 		return nil
 	}
-	return sweep(func() []int { return inMountNamespace(ns) }, func() bool {
-		left := inMountNamespace(ns)
-		for _, pid := range left {
+	return sweep(inMountNamespace(ns), func() bool {
+		left := false
+		for pid := range inMountNamespace(ns) {
+			left = true
 			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 		}
-		return len(left) == 0
+		return !left
 	})
 }
 
-// inMountNamespace lists the living processes of a mount namespace but for ourselves.
+// inMountNamespace gives the living processes of a mount namespace but for ourselves.
 // A RUN cannot leave its mount namespace, whatever it forks: making or joining
 // one needs CAP_SYS_ADMIN.
-func inMountNamespace(ns string) []int {
-	var pids []int
-	for _, pid := range allPIDs() {
-		if pid != os.Getpid() && mountNamespace(pid) == ns {
-			pids = append(pids, pid)
+func inMountNamespace(ns string) iter.Seq[int] {
+	return living(func(pid int) bool { return pid != os.Getpid() && mountNamespace(pid) == ns })
+}
+
+// ownChildren gives the children of this process. A process whose parent ends at once is one of them at once, and to look
+// for it here takes far less time than to go through /proc; so it is done several times.
+func ownChildren(yield func(int) bool) {
+	const passes = 10
+	for range passes {
+		threads, _ := filepath.Glob("/proc/self/task/*/children")
+		for _, name := range threads {
+			b, _ := os.ReadFile(name)
+			for field := range strings.FieldsSeq(string(b)) {
+				if pid, err := strconv.Atoi(field); err == nil && !yield(pid) {
+					return
+				}
+			}
 		}
 	}
-	return pids
+}
+
+// both gives what a gives and then what b gives.
+func both(a, b iter.Seq[int]) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for _, seq := range []iter.Seq[int]{a, b} {
+			for pid := range seq {
+				if !yield(pid) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// living gives the processes that match, each as soon as it is found.
+func living(match func(pid int) bool) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for _, pid := range allPIDs() {
+			if match(pid) && !yield(pid) {
+				return
+			}
+		}
+	}
 }
 
 // mountNamespace identifies the mount namespace of pid; "" for a zombie or a stranger.
@@ -89,22 +137,33 @@ func mountNamespace(pid int) string {
 
 // sweepOrphans kills what the dead builder left to us, its subreaper.
 func sweepOrphans(builder int) error {
-	orphans := func() []int {
-		var pids []int
-		for _, pid := range allPIDs() {
-			if parent, state := parentOf(pid); parent == os.Getpid() && pid != builder && state != 'Z' {
-				pids = append(pids, pid)
-			}
+	orphans := living(func(pid int) bool {
+		parent, state := parentOf(pid)
+		return parent == os.Getpid() && pid != builder && state != 'Z'
+	})
+	return sweep(orphans, func() bool {
+		for range orphans {
+			return false
 		}
-		return pids
-	}
-	return sweep(orphans, func() bool { return len(orphans()) == 0 })
+		return true
+	})
 }
 
 // sweepDescendants kills everything that descends from us, its subreaper. In a process whose only children are those of
 // one RUN, all may be reaped.
 func sweepDescendants(all bool) error {
-	return sweep(func() []int { alive, _ := descendants(os.Getpid()); return alive }, func() bool {
+	var below iter.Seq[int] = func(yield func(int) bool) {
+		alive, _ := descendants(os.Getpid())
+		for _, pid := range alive {
+			if !yield(pid) {
+				return
+			}
+		}
+	}
+	if all {
+		below = both(ownChildren, below)
+	}
+	return sweep(below, func() bool {
 		if all {
 			return !reapAll()
 		}
