@@ -144,7 +144,9 @@ func TestTrouble(t *testing.T) {
 			return true
 		}
 	}
-	writes := func(r *http.Request) bool { return toCache(r) && r.Method != http.MethodGet && r.Method != http.MethodHead }
+	writes := func(r *http.Request) bool {
+		return toCache(r) && r.Method != http.MethodGet && r.Method != http.MethodHead
+	}
 	tests := []struct {
 		name  string
 		fault func(http.ResponseWriter, *http.Request) bool
