@@ -118,7 +118,7 @@ func NewCanaries(dir string) (*Canaries, error) {
 		return nil, err
 	}
 	for _, p := range []string{"f", "secret", "P/f", "P/secret", "P/sub/f", "later"} {
-		if err := os.WriteFile(filepath.Join(dir, p), []byte("canary"), 0o640); err != nil { //nolint:gosec // it is to be readable
+		if err := os.WriteFile(filepath.Join(dir, p), []byte("canary"), 0o640); err != nil {
 			return nil, err
 		}
 	}

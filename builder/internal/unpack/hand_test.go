@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -30,13 +31,17 @@ type handCase struct {
 func reg(name, data string) hostile.Entry {
 	return hostile.Entry{Name: name, Type: '0', Mode: 0o644, Data: data}
 }
+
 func dir(name string) hostile.Entry { return hostile.Entry{Name: name, Type: '5', Mode: 0o755} }
+
 func sym(name, to string) hostile.Entry {
 	return hostile.Entry{Name: name, Type: '2', Link: to, Mode: 0o777}
 }
+
 func hard(name, to string) hostile.Entry {
 	return hostile.Entry{Name: name, Type: '1', Link: to, Mode: 0o644}
 }
+
 func node(typ byte, name string, major, minor int64) hostile.Entry {
 	return hostile.Entry{Name: name, Type: typ, Mode: 0o644, Major: major, Minor: minor}
 }
@@ -213,7 +218,7 @@ func inShort(root map[string]string) string {
 	for _, p := range slices.Sorted(maps.Keys(root)) {
 		line := root[p]
 		name := p
-		if strings.ContainsAny(p, "\n \x1b\\\xff") {
+		if !utf8.ValidString(p) || strings.ContainsAny(p, "\n \x1b\\") {
 			name = fmt.Sprintf("%q", p)
 		}
 		fields := strings.Fields(line)

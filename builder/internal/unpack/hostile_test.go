@@ -30,7 +30,7 @@ import (
 )
 
 // every leaves out cases: of the grammar one in so many is tried. All of it is `make full-hostile`.
-var every = flag.Int("hostile.every", 4, "try one of so many cases of the hostile grammar") //nolint:gochecknoglobals // a flag
+var every = flag.Int("hostile.every", 4, "try one of so many cases of the hostile grammar")
 
 // bench is where cases are tried: canaries, among them a new root for each, and a store.
 type bench struct {
@@ -39,22 +39,22 @@ type bench struct {
 	roots int
 }
 
-func newBench(t testing.TB) *bench {
-	t.Helper()
+func newBench(tb testing.TB) *bench {
+	tb.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to give files other owners and to make devices")
+		tb.Skip("needs root, to give files other owners and to make devices")
 	}
-	c, err := hostile.NewCanaries(t.TempDir())
+	c, err := hostile.NewCanaries(tb.TempDir())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	s, err := store.Open(t.TempDir(), "")
+	s, err := store.Open(tb.TempDir(), "")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := s.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return &bench{Canaries: c, store: s}
@@ -74,15 +74,15 @@ func newBlob(b []byte) (blob, error) {
 }
 
 // ingest is the way of a base image: layers to the Tree.
-func (b *bench) ingest(t testing.TB, layers [][]hostile.Entry) (*tree.Tree, error) {
-	t.Helper()
+func (b *bench) ingest(tb testing.TB, layers [][]hostile.Entry) (*tree.Tree, error) {
+	tb.Helper()
 	tr := tree.Empty()
 	for _, entries := range layers {
 		l, err := newBlob(hostile.Tar(entries))
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
-		in, err := layer.Ingest(t.Context(), b.store, l, true)
+		in, err := layer.Ingest(tb.Context(), b.store, l, true)
 		if err != nil {
 			return nil, err
 		}
@@ -94,29 +94,29 @@ func (b *bench) ingest(t testing.TB, layers [][]hostile.Entry) (*tree.Tree, erro
 }
 
 // unpack makes a root of the Tree and says what is in it.
-func (b *bench) unpack(t testing.TB, tr *tree.Tree, kind unpack.Kind) (map[string]string, error) {
-	t.Helper()
+func (b *bench) unpack(tb testing.TB, tr *tree.Tree, kind unpack.Kind) (map[string]string, error) {
+	tb.Helper()
 	b.roots++
 	dir := filepath.Join(b.Dir, fmt.Sprintf("root%d", b.roots))
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer func() {
 		if err := os.RemoveAll(dir); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}()
 	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	if _, err := unpack.Apply(t.Context(), f, tree.Empty(), tr, kind); err != nil {
+	if _, err := unpack.Apply(tb.Context(), f, tree.Empty(), tr, kind); err != nil {
 		return nil, err
 	}
 	got, err := hostile.List(dir)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return got, nil
 }
@@ -158,17 +158,17 @@ func copyFrom(from *tree.Tree) (*tree.Tree, error) {
 }
 
 // written is what becomes of a Tree that goes through a layer of our own.
-func (b *bench) written(t testing.TB, tr *tree.Tree) (*tree.Tree, error) {
-	t.Helper()
+func (b *bench) written(tb testing.TB, tr *tree.Tree) (*tree.Tree, error) {
+	tb.Helper()
 	_, changes, err := tree.Canon(tree.Empty(), tr, tree.Times{}, nil)
 	if err != nil {
 		return nil, err
 	}
-	l, err := layer.Write(t.Context(), b.store, changes, layer.Compression{Algorithm: "gzip", Level: 1})
+	l, err := layer.Write(tb.Context(), b.store, changes, layer.Compression{Algorithm: "gzip", Level: 1})
 	if err != nil {
 		return nil, err
 	}
-	in, err := layer.Ingest(t.Context(), b.store, l, true)
+	in, err := layer.Ingest(tb.Context(), b.store, l, true)
 	if err != nil {
 		return nil, fmt.Errorf("a layer of our own: %w", err)
 	}
@@ -176,7 +176,7 @@ func (b *bench) written(t testing.TB, tr *tree.Tree) (*tree.Tree, error) {
 }
 
 // named is what an error must say: the entry or path, or what of the tar file cannot be read.
-var named = regexp.MustCompile(`entry ".*|unpack /|read tar:|copy |COPY|/`) //nolint:gochecknoglobals // constant
+var named = regexp.MustCompile(`entry ".*|unpack /|read tar:|copy |COPY|/`)
 
 func TestHostileLayers(t *testing.T) {
 	b := newBench(t)
@@ -235,7 +235,7 @@ func (b *bench) try(t *testing.T, c hostile.Case) error {
 }
 
 // odd are cases that the model does not understand: it reads entries, not bytes.
-var odd = regexp.MustCompile(`pax |long name|long link|wrong checksum|size beyond|uid of 40|negative uid|sparse and huge|sparse tebi|old time|garbage|large attribute`) //nolint:gochecknoglobals // constant
+var odd = regexp.MustCompile(`pax |long name|long link|wrong checksum|size beyond|uid of 40|negative uid|sparse and huge|sparse tebi|old time|garbage|large attribute`)
 
 // compare holds the result against the model's.
 func (b *bench) compare(t *testing.T, c hostile.Case, got map[string]string, err error) {
@@ -264,8 +264,8 @@ func model(layers [][]hostile.Entry) (map[string]string, error) {
 }
 
 // describe is all of a Tree in words, with the names that are one inode.
-func describe(t testing.TB, tr *tree.Tree) map[string]string {
-	t.Helper()
+func describe(tb testing.TB, tr *tree.Tree) map[string]string {
+	tb.Helper()
 	out := map[string]string{}
 	first := map[*tree.Inode]string{}
 	err := tr.Walk(func(p string, ino *tree.Inode) error {
@@ -294,7 +294,7 @@ func describe(t testing.TB, tr *tree.Tree) map[string]string {
 		return nil
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return out
 }

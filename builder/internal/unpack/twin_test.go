@@ -24,8 +24,8 @@ import (
 
 // twins are the images of TestTwin: 200 of one seed in any run, as many as asked for of another.
 var (
-	twins    = flag.Int("hostile.twins", 200, "so many legal images are compared with umoci") //nolint:gochecknoglobals // a flag
-	twinSeed = flag.Uint64("hostile.seed", 5, "seed of the legal images")                     //nolint:gochecknoglobals // a flag
+	twins    = flag.Int("hostile.twins", 200, "so many legal images are compared with umoci")
+	twinSeed = flag.Uint64("hostile.seed", 5, "seed of the legal images")
 )
 
 // TestTwin unpacks ugly images that are allowed, and umoci unpacks them too: they must agree with one another and with the model.
