@@ -66,10 +66,10 @@ fuzz: ## every fuzz target for FUZZTIME each
 full-hostile: build ## all hostile layers, images and contexts; thousands of ugly but legal ones against umoci
 	e2e/packages.sh
 	go test -count=1 -timeout 30m ./builder/internal/unpack -v -run 'TestHostileLayers|TestHand|TestModes|TestSparse' -hostile.every 1 | grep -v '^=== '
-	go test -count=1 -timeout 30m ./builder/internal/unpack -run TestTwin -hostile.twins 3000
+	go test -count=1 -timeout 30m ./builder/internal/unpack -run TestTwin -hostile.twins 2000
 	go test -count=1 -timeout 30m ./builder/internal/layer ./builder/internal/snapshot ./builder/registry ./results
 	go test -count=1 -timeout 30m ./builder -v -run 'TestCorruption' | grep -v '^=== '
-	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 60m ./e2e/hostile -v -hostile.sample 120 | grep -v -e '^=== ' -e '    --- PASS'
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 60m ./e2e/hostile -v -hostile.sample 60 | grep -v -e '^=== ' -e '    --- PASS'
 
 bench: build ## compare with BuildKit and buildah (root, half an hour); writes docs/benchmarks.md
 	e2e/packages.sh

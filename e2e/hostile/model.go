@@ -5,9 +5,6 @@ package hostile
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"sort"
 	"strings"
 )
 
@@ -345,62 +342,4 @@ func (m *Model) hide(dir *node) {
 			m.hide(kid.node)
 		}
 	}
-}
-
-// List describes every path below the root in the form of List for a directory. An error is a name that no file system holds.
-func (m *Model) List() (map[string]string, error) {
-	all := map[*node][]string{}
-	err := m.each("", m.root, func(p string, n *node) { all[n] = append(all[n], p) })
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]string{}
-	for n, paths := range all {
-		sort.Strings(paths)
-		for _, p := range paths {
-			out[p] = n.describe()
-			if len(paths) > 1 {
-				out[p] += " names=" + strings.Join(paths, ",")
-			}
-		}
-	}
-	return out, nil
-}
-
-func (m *Model) each(prefix string, dir *node, fn func(string, *node)) error {
-	for _, k := range slices.Sorted(maps.Keys(dir.kids)) {
-		kid := dir.kids[k]
-		if len(k) > maxName || len(kid.link) > maxLink {
-			return errPath
-		}
-		fn(prefix+k, kid.node)
-		if kid.typ == '5' {
-			if err := m.each(prefix+k+"/", kid.node, fn); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (n *node) describe() string {
-	return line(n.typ, n.mode, n.uid, n.gid, n.mtime, int64(len(n.data)), n.data, n.link, n.major, n.minor, n.xattrs)
-}
-
-// line is the description that Model and disk have in common.
-func line(typ byte, mode, uid, gid, mtime, size int64, data, link string, major, minor int64, xattrs map[string]string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%c %04o %d:%d %d", typ, mode, uid, gid, mtime)
-	switch typ {
-	case '0':
-		fmt.Fprintf(&b, " %d %s", size, short(data))
-	case '2':
-		fmt.Fprintf(&b, " -> %q", link)
-	case '3', '4':
-		fmt.Fprintf(&b, " %d:%d", major, minor)
-	}
-	for _, k := range slices.Sorted(maps.Keys(xattrs)) {
-		fmt.Fprintf(&b, " %s=%q", k, xattrs[k])
-	}
-	return b.String()
 }

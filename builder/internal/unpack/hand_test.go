@@ -251,9 +251,13 @@ func TestModes(t *testing.T) {
 	v2 := "\x01\x00\x00\x02\x00\x04\x00\x00" + strings.Repeat("\x00", 12)
 	v3 := "\x01\x00\x00\x03\x00\x04\x00\x00" + strings.Repeat("\x00", 12) + "\x00\x00\x01\x00"
 	entries := []hostile.Entry{
-		{Name: "su", Type: '0', Mode: 0o6755, UID: 7, GID: 8}, {Name: "tmp/", Type: '5', Mode: 0o1777, UID: 7}, {Name: "group/", Type: '5', Mode: 0o2770, GID: 8},
-		attr(reg("v2", ""), "security.capability", v2), attr(reg("v3", ""), "security.capability", v3),
-		attr(reg("garbage", ""), "security.capability", "garbage"), attr(reg("empty", ""), "user.empty", ""),
+		{Name: "su", Type: '0', Mode: 0o6755, UID: 7, GID: 8},
+		{Name: "tmp/", Type: '5', Mode: 0o1777, UID: 7},
+		{Name: "group/", Type: '5', Mode: 0o2770, GID: 8},
+		attr(reg("v2", ""), "security.capability", v2),
+		attr(reg("v3", ""), "security.capability", v3),
+		attr(reg("garbage", ""), "security.capability", "garbage"),
+		attr(reg("empty", ""), "user.empty", ""),
 		attr(dir("d/"), "user.on.dir", "\x00\xff"),
 	}
 	tr, err := b.ingest(t, one(entries...))
