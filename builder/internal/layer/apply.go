@@ -69,7 +69,7 @@ func (a *applier) apply(en entry) error {
 
 // put applies an inode; the cached parent is dropped where a directory or link may have gone.
 func (a *applier) put(p string, ino *tree.Inode) error {
-	if old := a.e.Lookup(p); old != nil && (old.Type == tree.Dir || old.Type == tree.Symlink) && old.Type != ino.Type {
+	if old := a.e.Lookup(p); old != nil && (old.Type == tree.Symlink || old.Type == tree.Dir && ino.Type != tree.Dir) {
 		a.known = false
 	}
 	if a.written != nil {

@@ -175,6 +175,7 @@ func TestApply(t *testing.T) {
 		{name: "parent is a link", layers: []tarball{{{"usr/lib/", dir, ""}, {"lib", sym, "usr/lib"}}, {{"lib/x", reg, "1"}}}, want: "lib>usr/lib usr/ usr/lib/ usr/lib/x=1"},
 		{name: "parent is a link out", layers: []tarball{{{"x", sym, "../../.."}, {"x/f", reg, "1"}}}, want: "f=1 x>../../.."},
 		{name: "directory becomes link", layers: []tarball{{{"a/b", reg, "1"}, {"c/", dir, ""}}, {{"a", sym, "c"}, {"a/n", reg, "2"}}}, want: "a>c c/ c/n=2"},
+		{name: "link replaced by another in itself", layers: []tarball{{{"a/", dir, ""}, {"p", sym, ".."}, {"p/p", sym, "a"}, {"p/f", reg, "1"}}}, want: "a/ a/f=1 p>a"},
 		{name: "whiteout", layers: []tarball{{{"a/b", reg, "1"}, {"a/c", reg, "2"}}, {{"a/.wh.b", reg, ""}}}, want: "a/ a/c=2"},
 		{name: "whiteout and file, both orders", layers: []tarball{{{"a", reg, "1"}, {"b", reg, "1"}}, {{".wh.a", reg, ""}, {"a", reg, "2"}, {"b", reg, "2"}, {".wh.b", reg, ""}}}, want: "a=2 b=2"},
 		{name: "whiteout of nothing", layers: []tarball{{{".wh.a", reg, ""}, {"x/.wh.b", reg, ""}}}, want: ""},
