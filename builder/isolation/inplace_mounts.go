@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -21,10 +20,11 @@ import (
 // emulation is what stands in the root for the mounts of one RUN. Everything is made by descriptor where links of the image
 // lead inside the root, and is taken away again before the snapshot.
 type emulation struct {
-	host  *InPlace
-	root  inRoot
-	stubs []string
-	undo  []func() error
+	host   *InPlace
+	root   inRoot
+	stubs  []string
+	places []*place
+	undo   []func() error
 }
 
 // begin makes everything that p has for itself. end must be called, also after an error.
@@ -44,14 +44,27 @@ func (e *emulation) begin(ctx context.Context, p Process) error {
 			return fmt.Errorf("mount on %s: %w", m.Target, err)
 		}
 	}
-	return nil
+	var errs []error
+	for _, p := range e.places {
+		if p.covers {
+			errs = append(errs, setTimes(p.dir, &p.before))
+		}
+	}
+	return errors.Join(errs...)
 }
 
-// end takes everything away, last first.
+// end takes everything away, last first. Directories have the times that the command left them with.
 func (e *emulation) end() error {
+	times := make([]unix.Stat_t, len(e.places))
+	for i, p := range e.places {
+		times[i], _ = p.times()
+	}
 	var errs []error
 	for i := len(e.undo) - 1; i >= 0; i-- {
 		errs = append(errs, e.undo[i]())
+	}
+	for i, p := range e.places {
+		errs = append(errs, setTimes(p.dir, &times[i]), p.dir.Close())
 	}
 	return errors.Join(append(errs, e.root.removeStubs(e.stubs))...)
 }
@@ -65,90 +78,6 @@ func (e *emulation) mount(ctx context.Context, m Mount) error {
 	default:
 		return e.source(ctx, m)
 	}
-}
-
-// place is where something stands in for a mount: a name in a directory that is held open.
-type place struct {
-	dir  *os.File
-	name string
-	path string
-}
-
-// place makes room at a path of the image: what is missing above is made, what is there is put aside until the end.
-func (e *emulation) place(target string) (*place, error) {
-	real, err := e.root.real(target)
-	if err != nil {
-		return nil, err
-	}
-	if real == "" {
-		return nil, unix.EISDIR
-	}
-	if k := e.host.kept.At(real); k.Whole() && e.host.mountOf("/"+real) == "/"+real || k.Leads() {
-		return nil, &RefusedError{What: "mounting on /" + real, Why: "something of the container is mounted there or below"}
-	}
-	if parent := path.Dir(real); parent != "." {
-		if err := e.root.ensure(parent, true, func(stub string) { e.stubs = append(e.stubs, stub) }); err != nil {
-			return nil, err
-		}
-	}
-	p := &place{name: path.Base(real), path: real}
-	parent := path.Dir(real)
-	if parent == "." {
-		parent = ""
-	}
-	if p.dir, err = dirfd.Open(e.host.root, parent, unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
-		return nil, err
-	}
-	if err := e.putAside(p); err != nil {
-		return nil, errors.Join(err, p.dir.Close())
-	}
-	return p, nil
-}
-
-// putAside moves what is at the place away, and notes that it comes back.
-func (e *emulation) putAside(p *place) error {
-	var st unix.Stat_t
-	err := unix.Fstatat(int(p.dir.Fd()), p.name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if errors.Is(err, unix.ENOENT) {
-		e.undo = append(e.undo, p.dir.Close)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	store, err := e.host.aside.newDir("image-")
-	if err != nil {
-		return err
-	}
-	if err := unix.Renameat(int(p.dir.Fd()), p.name, int(store.Fd()), "0"); err != nil {
-		_ = store.Close()
-		if errors.Is(err, unix.EXDEV) {
-			return &RefusedError{What: "mounting on /" + p.path, Why: "that path lies in a mount of the container, and something is there already"}
-		}
-		return err
-	}
-	e.undo = append(e.undo, func() error {
-		err := unix.Renameat(int(store.Fd()), "0", int(p.dir.Fd()), p.name)
-		if errors.Is(err, unix.ENOENT) {
-			err = nil // The command removed the directory.
-		}
-		return errors.Join(err, store.Close(), p.dir.Close())
-	})
-	return nil
-}
-
-// clear removes whatever is at the place.
-func (p *place) clear() error {
-	if err := unpack.Remove(p.dir, p.name); err != nil {
-		return fmt.Errorf("removing what stood in for a mount on /%s: %w", p.path, err)
-	}
-	return nil
-}
-
-// is tells whether the place still has the file that st is of.
-func (p *place) is(st *unix.Stat_t) bool {
-	var now unix.Stat_t
-	return unix.Fstatat(int(p.dir.Fd()), p.name, &now, unix.AT_SYMLINK_NOFOLLOW) == nil && now.Ino == st.Ino && now.Dev == st.Dev
 }
 
 func (e *emulation) tmpfs(target string) error {

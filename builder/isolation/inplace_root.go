@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -64,7 +66,7 @@ func (r *inPlaceRoot) Run(ctx context.Context, t *tree.Tree, p Process) (*tree.T
 	if err != nil {
 		return nil, err
 	}
-	if raw, err = withMountPoints(raw, p, r.host.o.Times); err != nil {
+	if raw, err = withMountPoints(t, raw, p, r.host.o.Times); err != nil {
 		return nil, err
 	}
 	next, _, err := tree.Canon(t, raw, r.host.o.Times, nil)
@@ -75,9 +77,26 @@ func (r *inPlaceRoot) Run(ctx context.Context, t *tree.Tree, p Process) (*tree.T
 	return next, nil
 }
 
-// withMountPoints adds the directories that every container has: a root of its own would have got them for mounting on.
-func withMountPoints(t *tree.Tree, p Process, times tree.Times) (*tree.Tree, error) {
-	e := t.Edit()
+// withMountPoints does to the Tree after a RUN what making mount points does to a root of its own: it gets the directories that
+// every container has, and the one in which a mount point is made and removed again has the time of that.
+func withMountPoints(before, after *tree.Tree, p Process, times tree.Times) (*tree.Tree, error) {
+	e := after.Edit()
+	for _, file := range []string{hostsFile, "/etc/resolv.conf"} {
+		real, ino, err := before.Resolve(file, true)
+		if err != nil || ino != nil {
+			continue
+		}
+		for real != "" && e.Lookup(real) == nil {
+			real = strings.TrimPrefix(path.Dir("/"+real), "/")
+		}
+		if dir := e.Lookup(real); real != "" && dir.Type == tree.Dir {
+			m := dir.Meta
+			m.MTime = times.Now()
+			if err := e.SetMeta(real, m); err != nil {
+				return nil, err
+			}
+		}
+	}
 	for _, d := range mountPoints() {
 		switch now := e.Lookup(d); {
 		case now != nil && now.Type != tree.Dir:

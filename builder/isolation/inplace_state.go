@@ -173,7 +173,7 @@ func (d savedDir) restore(root *os.File) error {
 	t := unix.NsecToTimespec(d.MTime)
 	return errors.Join(
 		unix.Fchmod(int(f.Fd()), d.Mode),
-		unix.UtimesNanoAt(int(f.Fd()), "", []unix.Timespec{t, t}, unix.AT_EMPTY_PATH))
+		unix.UtimesNanoAt(int(f.Fd()), ".", []unix.Timespec{t, t}, 0))
 }
 
 // recoverRoot puts back what a killed build had taken from the root. It does nothing where there is none, or where
