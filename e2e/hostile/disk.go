@@ -75,7 +75,7 @@ func describe(p string, st *unix.Stat_t) (string, error) {
 		return "", err
 	}
 	xattrs, err := attributes(p)
-	return line(typ, int64(st.Mode&0o7777), int64(st.Uid), int64(st.Gid), st.Mtim.Sec, st.Size, data, link,
+	return Line(typ, int64(st.Mode&0o7777), int64(st.Uid), int64(st.Gid), st.Mtim.Sec, st.Size, data, link,
 		int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev)), xattrs), err
 }
 

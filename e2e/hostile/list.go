@@ -47,11 +47,12 @@ func (m *Model) each(prefix string, dir *node, fn func(string, *node)) error {
 }
 
 func (n *node) describe() string {
-	return line(n.typ, n.mode, n.uid, n.gid, n.mtime, int64(len(n.data)), n.data, n.link, n.major, n.minor, n.xattrs)
+	return Line(n.typ, n.mode, n.uid, n.gid, n.mtime, int64(len(n.data)), n.data, n.link, n.major, n.minor, n.xattrs)
 }
 
-// line is the description that Model and disk have in common.
-func line(typ byte, mode, uid, gid, mtime, size int64, data, link string, major, minor int64, xattrs map[string]string) string {
+// Line is the description of one path that Model, disk and what is compared with them have in common: of a file size and
+// content, of a link the target, of a device the numbers.
+func Line(typ byte, mode, uid, gid, mtime, size int64, data, link string, major, minor int64, xattrs map[string]string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%c %04o %d:%d %d", typ, mode, uid, gid, mtime)
 	switch typ {
