@@ -24,12 +24,12 @@ func withRun() []string {
 		file-heredoc-run-shebang file-heredoc-run-to-program file-exec-form-run ignore-mount real-go-service real-node-app real-static-site real-python-app
 		real-java-maven real-database-like real-squash-and-clean real-test-stage real-init-scripts run-home run-users run-umask-and-stdin run-workdir-made
 		run-nothing run-on-almost-empty-root run-remove-from-base run-recreate-directory run-directory-to-file run-rename-directory run-metadata run-times
-		run-hard-links run-hard-link-to-base run-names run-order run-setuid-directories run-stage-copy-of-run run-mount-bind run-mount-cache`)
+		run-hard-links run-hard-link-to-base run-names run-order run-setuid-directories run-stage-copy-of-run run-mount-bind-from-stage run-mount-cache`)
 }
 
 func withoutRun() []string {
 	return strings.Fields(`add-plain add-tar add-tar-zstd file-heredoc-copy-modes arg-inherited-args copy-context-root copy-wildcards copy-source-kinds
-		copy-times-and-modes copy-owner-from-stage copy-capability-from-stage copy-merge-directories copy-odd-names copy-link-flag copy-exclude-deep
+		copy-times-and-modes copy-owner-from-stage copy-capability-from-stage copy-same-twice copy-odd-names copy-link-flag copy-exclude-deep
 		copy-parents-chown file-heredoc-copy-mixed ignore-everything-but stage-from-stage stage-onbuild`)
 }
 

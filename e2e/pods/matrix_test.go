@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
 
@@ -33,6 +35,7 @@ type row struct {
 
 func rows() []row {
 	const (
+		inplace  = "isolation: in place, in the container's own root file system"
 		refusal  = "the container's seccomp profile most likely refuses it"
 		overlay  = "isolation: namespace; user (identity), mount, uts, ipc; overlay"
 		plain    = "isolation: namespace; user (identity), mount, uts, ipc; plain directories"
@@ -42,7 +45,8 @@ func rows() []row {
 	return []row{
 		{unconfined(), "auto", builds, overlay, plain},
 		{runtimeDefault(), "namespace", refuses, refusal, refusal},
-		{runtimeDefault(), "auto", refuses, refusal, refusal},
+		{runtimeDefault(), "auto", builds, inplace, inplace},
+		{unconfined(), "inplace", builds, inplace, inplace},
 		{restricted(), "auto", refuses, refusal, refusal},
 		{ownUsers(), "auto", builds, overlay, plain},
 		{ownUsersAdmin(), "auto", builds, overlay, plain},
@@ -53,7 +57,7 @@ func rows() []row {
 
 // TestMatrix builds the same Dockerfiles in every kind of pod, with and without an emptyDir for KANIKO_DIR. Each builds or
 // refuses as the table says, and wherever it builds the image is the same to the last bit. A sample has each Dockerfile in
-// three of the 24 combinations.
+// three of the 27 combinations.
 func TestMatrix(t *testing.T) {
 	w := newWorld(t, testenv.RegistryOptions{})
 	m := &matrix{world: w, cases: sample(t), digests: map[string]string{}, seen: map[string]string{}}
@@ -63,7 +67,7 @@ func TestMatrix(t *testing.T) {
 		for _, r := range rows() {
 			for _, v := range []volume{noVolume, onDisk, inMemory} {
 				for i, c := range m.cases {
-					if !*full && (i+combination)%8 != 0 {
+					if !*full && (i+combination)%9 != 0 {
 						continue
 					}
 					t.Run(fmt.Sprintf("%s %s/%s/%s", r.kind.name, r.isolation, v, c.name), func(t *testing.T) {
@@ -139,5 +143,7 @@ func (m *matrix) compare(t *testing.T, name, where, digest string) {
 	}
 	if m.digests[name] != digest {
 		t.Errorf("this pod makes %s, and %s makes %s", digest, m.seen[name], m.digests[name])
+		repository := m.Host + "/matrix/" + strings.TrimSuffix(name, " by overlay") + "@"
+		t.Logf("from there to here:\n%s", cmp.Diff(layers(t, repository+m.digests[name]), layers(t, repository+digest)))
 	}
 }
