@@ -519,8 +519,8 @@ func (r *run) newRoot(ctx context.Context) error {
 			return err
 		}
 	}
-	s.root = r.x.roots.Root(parent, begin, base)
-	return nil
+	s.root, err = r.x.roots.Root(ctx, parent, begin, base)
+	return err
 }
 
 // written waits until the contents of all layers so far have been read.

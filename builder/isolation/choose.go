@@ -12,10 +12,12 @@ import (
 // Isolation makes the Roots of a build's stages. It is safe for concurrent use.
 type Isolation interface {
 	// Root returns a new Root. parent, which may be nil, is the Root of the stage that this one begins with; begin is the
-	// Tree that it begins with, and base that of the image at the bottom, which no instruction has changed.
-	Root(parent Root, begin, base *tree.Tree) Root
-	// OneAtATime tells whether all Roots are one and the same, which a stage has from its first Run to Leave. Before that Run
-	// everything that the stage is going to read from other stages must be there, and before Leave its layers must be written.
+	// Tree that it begins with, and base that of the image at the bottom, which no instruction has changed. Where there is but
+	// one, it waits for it, and returns the cause of ctx when that ends first.
+	Root(ctx context.Context, parent Root, begin, base *tree.Tree) (Root, error)
+	// OneAtATime tells whether all Roots are one and the same, which a stage has until Leave. Whoever has it must wait for
+	// nobody: before a stage asks for it, everything that it is going to read from other stages must be there, and before
+	// Leave its layers must be written.
 	OneAtATime() bool
 	// TempDir makes a directory for what is to be the Source of a Mount and cannot be copied: a socket.
 	TempDir(pattern string) (string, error)

@@ -251,8 +251,11 @@ func (n *InPlace) String() string {
 }
 
 // Root implements Isolation.
-func (n *InPlace) Root(_ Root, _, base *tree.Tree) Root {
-	return &inPlaceRoot{host: n, seen: base, disk: tree.Empty(), skipped: map[string]bool{}}
+func (n *InPlace) Root(ctx context.Context, _ Root, _, base *tree.Tree) (Root, error) {
+	if err := n.have(ctx); err != nil {
+		return nil, err
+	}
+	return &inPlaceRoot{host: n, has: true, seen: base, disk: tree.Empty(), skipped: map[string]bool{}}, nil
 }
 
 // Close implements Isolation: the root is what it was before.

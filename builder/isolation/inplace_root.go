@@ -49,12 +49,6 @@ func (r *inPlaceRoot) Run(ctx context.Context, t *tree.Tree, p Process) (*tree.T
 	if err := r.host.permits(p); err != nil {
 		return nil, err
 	}
-	if !r.has {
-		if err := r.host.have(ctx); err != nil {
-			return nil, err
-		}
-		r.has = true
-	}
 	if err := r.sync(ctx, t); err != nil {
 		return nil, err
 	}

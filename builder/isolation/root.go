@@ -66,17 +66,17 @@ func (n *Namespaces) OneAtATime() bool { return false }
 func (n *Namespaces) TempDir(pattern string) (string, error) { return n.tempDir(pattern) }
 
 // Root implements Isolation.
-func (n *Namespaces) Root(parent Root, begin, _ *tree.Tree) Root {
+func (n *Namespaces) Root(_ context.Context, parent Root, begin, _ *tree.Tree) (Root, error) {
 	if n.noOverlay != nil {
-		return &plainRoot{ns: n, disk: tree.Empty()}
+		return &plainRoot{ns: n, disk: tree.Empty()}, nil
 	}
 	r := &overlayRoot{ns: n}
 	if p, ok := parent.(*overlayRoot); ok && p.disk != nil {
 		r.disk, r.lowers, r.skipped = p.disk, append([]string(nil), p.lowers...), p.skipped
-		return r
+		return r, nil
 	}
 	r.begin = begin
-	return r
+	return r, nil
 }
 
 // Close implements Isolation.
