@@ -3,7 +3,6 @@
 package registry
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
 	"strings"
 	"syscall"
 
@@ -19,50 +17,37 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// Source is one place that credentials come from. The sources of a Client are
-// asked in order; the first that knows the registry answers.
-type Source struct {
-	Name     string // for messages: a file, or the name of a cloud
-	Keychain authn.Keychain
-}
-
-// resolve returns the credential for a repository and the name of its source;
-// the name is empty when nobody knows one, and the credential is then anonymous.
-func resolve(ctx context.Context, sources []Source, repo name.Repository) (authn.Authenticator, string, error) {
-	for _, s := range sources {
-		auth, err := authn.Resolve(ctx, s.Keychain, repo)
-		if err != nil {
-			return nil, "", fmt.Errorf("credentials from %s: %w", s.Name, err)
-		}
-		if auth != authn.Anonymous {
-			return auth, s.Name, nil
-		}
-	}
-	return authn.Anonymous, "", nil
-}
-
 // dockerConfig is the part of Docker's config.json that holds credentials, by
 // normalised key: a host[:port], or that and the beginning of a repository.
 type dockerConfig struct {
 	auths   map[string]authn.AuthConfig
-	helpers []string // programs that the file wants to have run
+	helpers map[string]string // host -> name of its credential helper
+	store   string            // name of the helper for every other host
 }
 
-// Resolve returns the credential with the longest key that is the repository,
-// a whole-component prefix of it, or its host. The host must match exactly,
-// port included: a credential for one never serves another.
-func (d dockerConfig) Resolve(r authn.Resource) (authn.Authenticator, error) {
-	host := canonicalHost(r.RegistryStr())
-	key := host + strings.TrimPrefix(r.String(), r.RegistryStr())
+// lookup returns the credential with the longest key that is the repository, a
+// whole-component prefix of it, or its host. The host must match exactly, port
+// included: a credential for one never serves another.
+func (d dockerConfig) lookup(repo name.Repository) (authn.AuthConfig, bool) {
+	host := canonicalHost(repo.RegistryStr())
+	key := host + "/" + repo.RepositoryStr()
 	for {
 		if a, ok := d.auths[key]; ok {
-			return authn.FromConfig(a), nil
+			return a, true
 		}
 		if key == host {
-			return authn.Anonymous, nil
+			return authn.AuthConfig{}, false
 		}
 		key = key[:strings.LastIndexByte(key, '/')]
 	}
+}
+
+// helper names the program that the file wants to have asked for a host; "" for none.
+func (d dockerConfig) helper(host string) string {
+	if h := d.helpers[canonicalHost(host)]; h != "" {
+		return h
+	}
+	return d.store
 }
 
 // readDockerConfig reads the credentials that a path names: a directory with
@@ -100,7 +85,7 @@ func parseDockerConfig(data []byte) (dockerConfig, error) {
 	if err := json.Unmarshal(data, &file); err != nil {
 		return dockerConfig{}, jsonProblem(err)
 	}
-	d := dockerConfig{auths: map[string]authn.AuthConfig{}}
+	d := dockerConfig{auths: map[string]authn.AuthConfig{}, helpers: map[string]string{}, store: file.CredsStore}
 	for key, a := range file.Auths {
 		cred := authn.AuthConfig{
 			Username: a.Username, Password: a.Password,
@@ -117,13 +102,9 @@ func parseDockerConfig(data []byte) (dockerConfig, error) {
 			d.auths[canonicalKey(key)] = cred
 		}
 	}
-	for _, helper := range file.CredHelpers {
-		d.helpers = append(d.helpers, helper)
+	for host, helper := range file.CredHelpers {
+		d.helpers[canonicalKey(host)] = helper
 	}
-	if file.CredsStore != "" {
-		d.helpers = append(d.helpers, file.CredsStore)
-	}
-	sort.Strings(d.helpers)
 	return d, nil
 }
 
@@ -178,35 +159,4 @@ func canonicalHost(host string) string {
 		return name.DefaultRegistry
 	}
 	return host
-}
-
-// credentialSources reads DOCKER_AUTH_CONFIG's content and the file once. The
-// content wins where both know a registry.
-func credentialSources(o Options) (sources []Source, helpers []string, err error) {
-	add := func(origin string, data []byte) error {
-		d, err := parseDockerConfig(data)
-		if err != nil {
-			return fmt.Errorf("registry credentials: %s: %w", origin, err)
-		}
-		helpers = append(helpers, d.helpers...)
-		sources = append(sources, Source{Name: origin, Keychain: d})
-		return nil
-	}
-	if len(o.AuthJSON) > 0 {
-		if err := add("DOCKER_AUTH_CONFIG", o.AuthJSON); err != nil {
-			return nil, nil, err
-		}
-	}
-	if o.DockerConfig != "" {
-		file, data, err := readDockerConfig(o.DockerConfig)
-		if err != nil {
-			return nil, nil, err
-		}
-		if file != "" {
-			if err := add(file, data); err != nil {
-				return nil, nil, err
-			}
-		}
-	}
-	return append(sources, o.Sources...), helpers, nil
 }

@@ -57,11 +57,8 @@ func TestCredentialLookup(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			auth, _, err := resolve(context.Background(), []Source{{"file", d}}, repo)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := auth.Authorization()
+			cred := resolve(context.Background(), []source{{"file", d.finder(nil)}}, repo)
+			got, err := cred.auth.Authorization()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,15 +88,8 @@ func TestLongestKeyWins(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		auth, err := d.Resolve(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := auth.Authorization()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(want, *got); diff != "" {
+		got, _ := d.lookup(r)
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", repo, diff)
 		}
 	}
@@ -124,30 +114,27 @@ func TestDockerConfigPlaces(t *testing.T) {
 	for path, want := range map[string]string{
 		secret: "secret", both: "config", filepath.Join(both, "config.json"): "config", none: "", dir: "", "": "",
 	} {
-		c := newClient(t, Options{DockerConfig: path, Sources: []Source{}})
+		c := newClient(t, Options{DockerConfig: path})
 		repo, err := name.NewRepository("h.test/a")
 		if err != nil {
 			t.Fatal(err)
 		}
-		auth, source, err := resolve(context.Background(), c.sources, repo)
+		cred := resolve(context.Background(), c.sources, repo)
+		got, err := cred.auth.Authorization()
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := auth.Authorization()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got.Username != want || (want != "" && !strings.HasPrefix(source, dir)) {
-			t.Errorf("%s: user %q from %q, want %q", path, got.Username, source, want)
+		if got.Username != want || (want != "" && !strings.HasPrefix(cred.source, dir)) {
+			t.Errorf("%s: user %q from %q, want %q", path, got.Username, cred.source, want)
 		}
 	}
 }
 
 func TestHelpersAreNotRun(t *testing.T) {
 	log, logs := observed()
-	newClient(t, Options{AuthJSON: []byte(`{"credsStore":"ecr-login","credHelpers":{"gcr.io":"gcloud"}}`), Log: log})
-	if n := logs.FilterMessageSnippet("not run: ecr-login, gcloud").Len(); n != 1 {
-		t.Errorf("%d lines about helpers, want 1", n)
+	newClient(t, Options{AuthJSON: []byte(`{"credsStore":"pass","credHelpers":{"gcr.io":"gcloud","h.test":"pass","a.test":"acr-env"}}`), Log: log})
+	if n := logs.FilterMessageSnippet("DOCKER_AUTH_CONFIG: the credential helper pass (credsStore, h.test) is not run").Len(); n != 1 || logs.Len() != 1 {
+		t.Errorf("lines %v, want one about pass", logs.All())
 	}
 }
 

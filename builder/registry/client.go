@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -22,7 +21,10 @@ import (
 type Options struct {
 	DockerConfig string   // directory with config.json or .dockerconfigjson, or such a file; may be absent
 	AuthJSON     []byte   // content of DOCKER_AUTH_CONFIG; wins over the file
-	Sources      []Source // asked after both, in order
+	Logins       []Login  // asked after both
+	Clouds       []string // of ECR, Google and ACR: those that are asked about their own registries, last, even when config.json names no helper
+	Google       GoogleLogin
+	Azure        AzureLogin
 
 	Insecure           bool     // plain http is allowed for pushing
 	InsecurePull       bool     // plain http is allowed for pulling
@@ -64,8 +66,9 @@ type Event struct {
 type Client struct {
 	o          Options
 	log        *zap.Logger
-	sources    []Source
+	sources    []source
 	hosts      *hosts
+	logins     *hosts // for what is asked before a registry is
 	insecure   map[string]bool
 	realms     map[string]bool
 	ctx        context.Context //nolint:containedctx // the life of transfers through v1.Layer, which knows no context
@@ -85,6 +88,7 @@ type Client struct {
 	refusals   map[mountKey]int                  // mounts that it refused
 	monolithic map[string]bool                   // hosts that do not know PATCH
 	piecewise  map[string]bool                   // hosts that want PATCH
+	told       map[string]bool                   // lines about credentials that are in the log
 }
 
 type blobKeyOnHost struct {
@@ -105,16 +109,17 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	sources, helpers, err := credentialSources(o)
+	logins := hosts.forLogins()
+	sources, notes, err := credentialSources(o, newClouds(o, hosts, logins))
 	if err != nil {
 		return nil, err
 	}
-	if len(helpers) > 0 {
-		o.Log.Info("credential helpers in config.json are not run: " + strings.Join(helpers, ", "))
+	for _, note := range notes {
+		o.Log.Warn(note)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Client{
-		o: o, log: o.Log, sources: sources, hosts: hosts,
+		o: o, log: o.Log, sources: sources, hosts: hosts, logins: logins,
 		insecure: hostSet(o.InsecureRegistries), realms: hostSet(o.TokenRealms),
 		ctx: ctx, cancel: cancel,
 		uploadSlot: make(chan struct{}, parallelUploads),
@@ -123,6 +128,7 @@ func New(o Options) (*Client, error) {
 		refusals:   map[mountKey]int{},
 		monolithic: map[string]bool{},
 		piecewise:  map[string]bool{},
+		told:       map[string]bool{},
 	}, nil
 }
 
@@ -131,6 +137,7 @@ func New(o Options) (*Client, error) {
 func (c *Client) Close() {
 	c.cancel()
 	c.hosts.closeIdle()
+	c.logins.closeIdle()
 }
 
 func (c *Client) newBudget(d direction) *budget {
@@ -175,9 +182,9 @@ type session struct {
 func (c *Client) session(ctx context.Context, repo name.Repository, d direction, mountFrom string) (*session, error) {
 	key := sessionKey{repo.Name(), d, mountFrom}
 	return c.sessions.do(ctx, key, func() (*session, error) {
-		auth, source, err := resolve(ctx, c.sources, repo)
-		if err != nil {
-			return nil, err
+		cred := c.credential(ctx, repo)
+		if cred.err != nil && d == pushing {
+			return nil, needed(canonicalHost(repo.RegistryStr()), cred.err)
 		}
 		g := &guard{
 			next: &retrier{
@@ -198,18 +205,35 @@ func (c *Client) session(ctx context.Context, repo name.Repository, d direction,
 			scopes = append(scopes, "repository:"+mountFrom+":pull")
 		}
 		inner := transport.NewUserAgent(g, c.o.UserAgent)
-		outer, err := transport.NewWithContext(ctx, repo.Registry, auth, &greeter{inner, &c.greeted, d && c.hosts.skipAll[pushing] != c.hosts.skipAll[pulling]}, scopes)
+		outer, err := transport.NewWithContext(ctx, repo.Registry, cred.auth, &greeter{inner, &c.greeted, d && c.hosts.skipAll[pushing] != c.hosts.skipAll[pulling]}, scopes)
 		if err != nil {
-			return nil, &loginError{err: err, credential: source}
+			return nil, &loginError{err: err, credential: cred.source}
 		}
 		return &session{
 			client:     c,
 			repo:       repo,
 			http:       &http.Client{Transport: outer, CheckRedirect: g.redirect},
 			guard:      g,
-			credential: source,
+			credential: cred.source,
 		}, nil
 	})
+}
+
+// credential finds the credential for a repository and tells the log about it,
+// once for each registry, or more often where its repositories have several.
+func (c *Client) credential(ctx context.Context, repo name.Repository) credential {
+	cred := resolve(ctx, c.sources, repo)
+	if len(c.sources) > 0 {
+		line := cred.line(canonicalHost(repo.RegistryStr()))
+		c.mu.Lock()
+		told := c.told[line]
+		c.told[line] = true
+		c.mu.Unlock()
+		if !told {
+			c.log.Info(line)
+		}
+	}
+	return cred
 }
 
 // loginError keeps the origin of the credential with the failure of a login.

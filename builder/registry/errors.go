@@ -317,7 +317,7 @@ func (a attempt) classifyStatus(e *Error) {
 	st := &statusError{codes: e.Codes}
 	switch {
 	case e.Status == http.StatusUnauthorized && a.credential == "":
-		e.Hint = "no credentials for " + a.host + " were found; add them to the config.json that DOCKER_CONFIG names"
+		e.Hint = "no credentials for " + a.host + " were found; add them to the config.json that DOCKER_CONFIG names, or set " + variableOfHost(a.host) + "_USER and _PASSWORD"
 	case e.Status == http.StatusUnauthorized:
 		e.Hint = "the credentials for " + a.host + " from " + a.credential + " were not accepted"
 	case e.Status == http.StatusForbidden && a.credential == "":
