@@ -138,7 +138,12 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 	if err := b.checkPush(ctx, r.Output); err != nil {
 		return nil, err
 	}
-	return b.execute(ctx, r, plans, in)
+	res, err = b.execute(ctx, r, plans, in)
+	if err == nil {
+		in.caches.store(ctx)
+	}
+	b.tidy(r.Cache)
+	return res, err
 }
 
 // execute carries out the plans, one after the other, and publishes what they make.

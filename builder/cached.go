@@ -40,8 +40,16 @@ type CacheOptions struct {
 	// Off are the stages that are made anew whatever the cache has; All stands for every one.
 	Off []string
 	All bool
-	// Dir is the base cache, "" for none.
+	// Dir is the base cache, and has the cache mounts, "" for none.
 	Dir string
+	// Unpacked keeps unpacked base images in Dir, too.
+	Unpacked bool
+	// DirSize and DirTTL bound Dir: the bytes of all that is in it, and how long what is not used is kept; 0 is no bound.
+	DirSize int64
+	DirTTL  time.Duration
+	// MountsTravel moves the contents of cache mounts through the repositories; MountLimit bounds each, in bytes.
+	MountsTravel bool
+	MountLimit   int64
 }
 
 // isDirectory tells a cache on disk from a repository.
@@ -127,6 +135,15 @@ func (s *stage) tag() string {
 		_, base, _ = strings.Cut(i.Ref, "@")
 	}
 	return cache.Tag(base, platforms.FormatAll(s.Platform))
+}
+
+// about says to people what the tag stands for.
+func (s *stage) about() string {
+	base := "scratch"
+	if i := bottom(s.Stage); i != nil {
+		base = i.Ref
+	}
+	return base + ", " + platforms.FormatAll(s.Platform)
 }
 
 // lookUp finds everything that need not be made, before anything is, and with it the stages that are not needed at all.
@@ -397,12 +414,12 @@ func (x *executor) deferLayer(ctx context.Context, l v1.Layer, index io.ReadClos
 	}
 	f, err := x.spoolIndex(index, indexed)
 	if err != nil {
-		return nil, nil, wrap(err)
+		return nil, nil, wrap(fmt.Errorf("%w: %w", layer.ErrIndex, err))
 	}
 	defer func() { _ = f.Close() }()
-	d, err := layer.Defer(x.whole, x.disk, l, f, indexed) //nolint:contextcheck // likewise
+	d, err := layer.Defer(x.whole, x.disk, l, f, indexed)
 	if err != nil {
-		return nil, nil, wrap(err)
+		return nil, nil, wrap(fmt.Errorf("%w: %w", layer.ErrIndex, err))
 	}
 	d.Wrap = wrap
 	idx := d.Index
@@ -496,7 +513,7 @@ func (x *executor) remember(ctx context.Context, s *stage, st *step, recipes [][
 	if i := l.IndexBlob(); i != nil {
 		made = append(made, cache.Made{Layer: &fileBlob{*i, x.disk.BlobPath(i.Digest)}, Path: x.disk.BlobPath(i.Digest)})
 	}
-	var set cache.Set
+	set := cache.Set{About: s.about()}
 	for _, inputs := range recipes {
 		set.Records = append(set.Records, cache.Record{
 			Op: cache.Op(inputs), Parent: parent, Layer: v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}, DiffID: diffID, Index: l.IndexBlob(),

@@ -62,10 +62,11 @@ func (b *Builder) open(r Request) (in inputs, done func(), err error) {
 
 // gather reads secrets and keys, before a RUN could, and prepares for what else the stages ask for.
 func (b *Builder) gather(r Request, in *inputs) (err error) {
-	in.images, in.caches = newImages(b.Registry), &caches{disk: in.disk}
+	in.images = newImages(b.Registry)
 	if in.images.kept, err = b.openBaseCache(r.Cache.Dir); err != nil {
 		return err
 	}
+	in.caches = b.openCaches(r, in.disk, in.images.kept)
 	if in.secrets, err = readSecrets(r.Secrets); err != nil {
 		return err
 	}

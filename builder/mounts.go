@@ -4,8 +4,6 @@ package builder
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,13 +37,19 @@ func (m *mounted) release() {
 // mounts prepares all mounts of a RUN. The caller releases them when the process is dead, also after an error.
 func (r *run) mounts(ctx context.Context, op plan.Run) (*mounted, error) {
 	m := &mounted{}
+	held, err := r.claimCaches(ctx, m, op)
+	if err != nil {
+		m.release()
+		return nil, err
+	}
 	for _, pm := range op.Mounts {
 		var err error
 		switch pm.Type {
 		case "bind":
 			err = r.bindMount(ctx, m, pm)
 		case "cache":
-			err = r.cacheMount(ctx, m, pm)
+			dir := held[cacheKey(pm, idKind(r.x.Isolation))]
+			m.mounts = append(m.mounts, isolation.Mount{Target: pm.Target, Source: dir, ReadOnly: pm.ReadOnly})
 		case "tmpfs":
 			m.mounts = append(m.mounts, isolation.Mount{Target: pm.Target, Tmpfs: &isolation.Tmpfs{Size: pm.Size}})
 		case "secret":
@@ -128,127 +132,6 @@ func (s *sources) unpack(ctx context.Context, ino *tree.Inode) (string, error) {
 	}
 	_, err = unpack.Apply(ctx, f, tree.Empty(), t, unpack.Lower)
 	return path, errors.Join(err, f.Close())
-}
-
-// caches are the directories of cache mounts.
-type caches struct {
-	disk *store.Store
-	mu   sync.Mutex
-	all  map[string]*mountCache
-}
-
-// mountCache is one cache: its directories (several where it is private and in use more than once) and a lock for those who want it alone.
-type mountCache struct {
-	lock sync.Mutex
-	dirs []string
-	busy map[string]bool
-}
-
-// cacheMount shows a directory that outlives the RUN.
-func (r *run) cacheMount(ctx context.Context, m *mounted, pm plan.Mount) error {
-	var seed *tree.Inode
-	if pm.From != nil {
-		t, err := r.source(ctx, pm.From)
-		if err != nil {
-			return err
-		}
-		if seed, err = t.Stat(pm.Source); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("mount source %q: not found", "/"+pm.Source)
-		} else if err != nil {
-			return err
-		}
-		if seed.Type != tree.Dir {
-			return fmt.Errorf("mount source %q: %w", "/"+pm.Source, tree.ErrNotDir)
-		}
-	}
-	c := r.x.caches.named(cacheKey(pm))
-	if pm.Sharing == "locked" {
-		c.lock.Lock()
-		m.undo = append(m.undo, c.lock.Unlock)
-	}
-	dir, done, err := r.x.caches.dir(ctx, c, pm, seed)
-	if err != nil {
-		return err
-	}
-	m.undo = append(m.undo, done)
-	m.mounts = append(m.mounts, isolation.Mount{Target: pm.Target, Source: dir, ReadOnly: pm.ReadOnly})
-	return nil
-}
-
-// cacheKey tells caches apart: by id, by what they begin with, and by owner and mode where those are given.
-func cacheKey(pm plan.Mount) string {
-	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %s %s %s", pm.ID, pm.Source, opt(pm.Mode), opt(pm.UID), opt(pm.GID))
-	if pm.From != nil {
-		fmt.Fprintf(h, " %p %p", pm.From.Stage, pm.From.Image)
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
-
-func opt(n *uint32) string {
-	if n == nil {
-		return "-"
-	}
-	return fmt.Sprint(*n)
-}
-
-func (c *caches) named(key string) *mountCache {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.all == nil {
-		c.all = map[string]*mountCache{}
-	}
-	if c.all[key] == nil {
-		c.all[key] = &mountCache{busy: map[string]bool{}}
-	}
-	return c.all[key]
-}
-
-// dir returns a directory of the cache; a private one is nobody else's until done is called.
-func (c *caches) dir(ctx context.Context, k *mountCache, pm plan.Mount, seed *tree.Inode) (dir string, done func(), err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, d := range k.dirs {
-		if pm.Sharing != "private" || !k.busy[d] {
-			dir = d
-			break
-		}
-	}
-	if dir == "" {
-		if dir, err = c.make(ctx, pm, seed); err != nil {
-			return "", nil, err
-		}
-		k.dirs = append(k.dirs, dir)
-	}
-	if pm.Sharing != "private" {
-		return dir, func() {}, nil
-	}
-	k.busy[dir] = true
-	return dir, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		k.busy[dir] = false
-	}, nil
-}
-
-func (c *caches) make(ctx context.Context, pm plan.Mount, seed *tree.Inode) (string, error) {
-	meta := tree.Meta{Mode: 0o755}
-	if seed != nil {
-		meta = seed.Meta
-	} else {
-		seed = tree.NewDir(meta)
-	}
-	if pm.Mode != nil {
-		meta.Mode = uint16(*pm.Mode & 0o7777)
-	}
-	if pm.UID != nil {
-		meta.UID = *pm.UID
-	}
-	if pm.GID != nil {
-		meta.GID = *pm.GID
-	}
-	s := sources{disk: c.disk}
-	return s.unpack(ctx, seed.With(meta))
 }
 
 // Secret is what RUN --mount=type=secret can ask for.

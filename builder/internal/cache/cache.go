@@ -3,6 +3,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -39,8 +40,9 @@ type Cache struct {
 	// loaded is what was read, by tag; a repository that failed is not asked again.
 	loaded map[string][]*Loaded
 	failed map[Repository]bool
-	// bad are records that were found to be wrong.
-	bad map[string]bool
+	// bad are records that were found to be wrong; noBases says so of layer indexes of base images.
+	bad     map[string]bool
+	noBases bool
 	// fresh is what this build adds, by tag.
 	fresh map[string]*Set
 }
@@ -62,11 +64,14 @@ func Tag(base, platform string) string {
 	return tagPrefix + hex.EncodeToString(sum[:8])
 }
 
-// Open reads the Sets of the tags from all repositories, at the same time. It does not fail.
+// Open reads the Sets of the tags from all repositories, at the same time, but for those that were read before. It does not fail.
 func (c *Cache) Open(ctx context.Context, tags []string) {
 	if !c.Enabled() {
 		return
 	}
+	c.mu.Lock()
+	tags = slices.DeleteFunc(slices.Clone(tags), func(tag string) bool { return c.loaded[tag] != nil })
+	c.mu.Unlock()
 	g := errgroup.Group{}
 	got := make([][]*Loaded, len(tags))
 	for i, tag := range tags {
@@ -86,7 +91,7 @@ func (c *Cache) Open(ctx context.Context, tags []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, tag := range tags {
-		c.loaded[tag] = slices.DeleteFunc(got[i], func(l *Loaded) bool { return l == nil })
+		c.loaded[tag] = append([]*Loaded{}, slices.DeleteFunc(got[i], func(l *Loaded) bool { return l == nil })...)
 	}
 }
 
@@ -170,11 +175,7 @@ func (c *Cache) Discard(h *Hit) {
 func (c *Cache) DiscardBases() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, all := range c.loaded {
-		for _, l := range all {
-			l.Bases = nil
-		}
-	}
+	c.noBases = true
 }
 
 // BaseIndex opens the layer index of a layer of a base image; nil if nobody has it. Its bytes are verified while they are read.
@@ -183,8 +184,11 @@ func (c *Cache) BaseIndex(ctx context.Context, tag string, diffID v1.Hash) (io.R
 		return nil, v1.Hash{}, nil
 	}
 	c.mu.Lock()
-	loaded := c.loaded[tag]
+	loaded, none := c.loaded[tag], c.noBases
 	c.mu.Unlock()
+	if none {
+		return nil, v1.Hash{}, nil
+	}
 	for _, l := range loaded {
 		for _, b := range l.Bases {
 			if b.DiffID == diffID {
@@ -204,7 +208,7 @@ func (c *Cache) HasBaseIndex(tag string, diffID v1.Hash) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, l := range c.loaded[tag] {
-		if slices.ContainsFunc(l.Bases, func(b Base) bool { return b.DiffID == diffID }) {
+		if !c.noBases && slices.ContainsFunc(l.Bases, func(b Base) bool { return b.DiffID == diffID }) {
 			return true
 		}
 	}
@@ -313,6 +317,7 @@ func (c *Cache) add(ctx context.Context, repos []Repository, tag string, add Set
 		s = &Set{}
 		c.fresh[tag] = s
 	}
+	s.About = cmp.Or(s.About, add.About)
 	s.Records = append(s.Records, add.Records...)
 	s.Bases = append(s.Bases, add.Bases...)
 }

@@ -121,6 +121,8 @@ func (b Base) check() string {
 
 // Set is what is kept under one tag.
 type Set struct {
+	// About is the base and the platform that the tag stands for, for people.
+	About   string   `json:"about,omitempty"`
 	Records []Record `json:"records"`
 	Bases   []Base   `json:"bases,omitempty"`
 }
@@ -163,7 +165,7 @@ func decode(blob []byte) (*Set, error) {
 
 // merge adds what is new to what is there, without what is older than oldest.
 func (s *Set) merge(add *Set, oldest time.Time) *Set {
-	out := &Set{}
+	out := &Set{About: cmp.Or(add.About, s.About)}
 	seen := map[string]bool{}
 	all := append(slices.Clone(add.Records), s.Records...)
 	slices.SortStableFunc(all, func(a, b Record) int { return cmp.Compare(b.Created.Unix(), a.Created.Unix()) })

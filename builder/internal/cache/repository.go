@@ -233,35 +233,41 @@ func (r *layoutRepository) Merge(_ context.Context, tag string, add *Set, oldest
 				old = s
 			}
 		}
-		config, manifest, err := old.merge(add, oldest).files()
+		entry, err := r.write(tag, old.merge(add, oldest))
 		if err != nil {
-			return err
-		}
-		d, err := partial.Descriptor(config)
-		if err != nil {
-			return err
-		}
-		blob, err := config.Compressed()
-		if err != nil {
-			return err
-		}
-		if err := r.Shared.Put(*d, blob); err != nil {
-			return err
-		}
-		hash, size, err := v1.SHA256(bytes.NewReader(manifest))
-		if err != nil {
-			return err
-		}
-		entry := v1.Descriptor{
-			MediaType: types.OCIManifestSchema1, Digest: hash, Size: size,
-			Annotations: map[string]string{refAnnotation: tag},
-		}
-		if err := r.Shared.Put(entry, bytes.NewReader(manifest)); err != nil {
 			return err
 		}
 		idx.Manifests = append(kept, entry)
 		return nil
 	})
+}
+
+// write stores a Set and returns its entry for index.json.
+func (r *layoutRepository) write(tag string, s *Set) (v1.Descriptor, error) {
+	config, manifest, err := s.files()
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	d, err := partial.Descriptor(config)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	blob, err := config.Compressed()
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	if err := r.Shared.Put(*d, blob); err != nil {
+		return v1.Descriptor{}, err
+	}
+	hash, size, err := v1.SHA256(bytes.NewReader(manifest))
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	entry := v1.Descriptor{
+		MediaType: types.OCIManifestSchema1, Digest: hash, Size: size,
+		Annotations: map[string]string{refAnnotation: tag},
+	}
+	return entry, r.Shared.Put(entry, bytes.NewReader(manifest))
 }
 
 // localLayer is a layer in a layout.

@@ -60,7 +60,7 @@ func export(ctx context.Context, l *Loaded, to *registryRepository, tag string, 
 			have[b.DiffID.String()] = true
 		}
 	}
-	add := &Set{}
+	add := &Set{About: l.About}
 	for _, r := range l.Records {
 		if have[r.identity()] || r.Created.Before(oldest) {
 			continue

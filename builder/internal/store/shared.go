@@ -52,6 +52,14 @@ func OpenShared(dir string) (*Shared, error) {
 	return s, nil
 }
 
+// ReadShared is OpenShared for a layout that must be there: nothing is made.
+func ReadShared(dir string) (*Shared, error) {
+	if _, err := os.Stat(filepath.Join(dir, "oci-layout")); err != nil {
+		return nil, err
+	}
+	return OpenShared(dir)
+}
+
 func (s *Shared) prepare() error {
 	if err := os.MkdirAll(filepath.Join(s.dir, "blobs", "sha256"), 0o775); err != nil {
 		return err
@@ -83,11 +91,19 @@ func (s *Shared) Open(h v1.Hash) (*os.File, error) {
 		return nil, err
 	}
 	f, err := os.Open(s.BlobPath(h))
-	if err == nil && !s.readOnly {
+	if err == nil {
+		s.using(f)
+	}
+	return f, err
+}
+
+// using notes that a file is used, which keeps it from being removed while it is open.
+func (s *Shared) using(f *os.File) {
+	inUse(f)
+	if !s.readOnly {
 		now := time.Now()
 		_ = os.Chtimes(f.Name(), now, now)
 	}
-	return f, err
 }
 
 // ReadAll reads a small blob and verifies it.

@@ -40,6 +40,7 @@ func (s *Shared) LayerIndex(diffID v1.Hash) (*os.File, v1.Descriptor, error) {
 		if err != nil {
 			return nil, v1.Descriptor{}, errors.Join(err, f.Close())
 		}
+		s.using(f)
 		return f, v1.Descriptor{Digest: h, Size: fi.Size()}, nil
 	}
 	return nil, v1.Descriptor{}, fmt.Errorf("%s: %w", dir, fs.ErrNotExist)
