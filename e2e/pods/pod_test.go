@@ -45,6 +45,8 @@ type pod struct {
 	binds []bind
 	// script is run by a shell in the place of the executor, to see what the pod itself may do.
 	script string
+	// noToken is automountServiceAccountToken: false.
+	noToken bool
 	// watched runs the executor below an init that reports what is left.
 	watched bool
 	// at is called with every piece of the log, and may send signals to the container's first process.
@@ -65,7 +67,7 @@ type outcome struct {
 var pods atomic.Int64
 
 // token is the service-account token of every pod.
-const token = "planted-service-account-token"
+const token = "planted_service-account-token"
 
 // assemble does in a mount namespace of its own what containerd does before it calls runc.
 const assemble = `mount -t overlay overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" "$1/root"
@@ -156,8 +158,10 @@ func (p pod) prepare(t *testing.T, dir string, owner int) []bind {
 		{"/etc/hostname", filepath.Join(dir, "hostname"), false},
 		{"/etc/resolv.conf", filepath.Join(dir, "resolv.conf"), false},
 		{"/dev/termination-log", filepath.Join(dir, "termination-log"), false},
-		{"/var/run/secrets/kubernetes.io/serviceaccount", filepath.Join(dir, "token"), true},
 		{"/tekton/results", filepath.Join(dir, "results"), false},
+	}
+	if !p.noToken {
+		binds = append(binds, bind{"/var/run/secrets/kubernetes.io/serviceaccount", filepath.Join(dir, "token"), true})
 	}
 	if p.volume != noVolume {
 		binds = append(binds, bind{"/kaniko/work", p.volumeOf(dir), false})
