@@ -29,7 +29,7 @@ var version = "devel"
 func main() {
 	isolation.Dispatch()
 	enter := isolation.Enter
-	if config.WantsInPlace() {
+	if config.WantsInPlace(os.Args) {
 		enter = isolation.Stay
 	}
 	os.Exit(run(enter()))
@@ -37,33 +37,19 @@ func main() {
 
 // run returns the exit code.
 func run(status isolation.Status) int {
-	cfg, err := config.Load()
-	if err != nil {
-		// There is no configured log yet: the problems are lines, the cause is the last.
-		return complain(newLogger(config.Log{}), err)
+	cfg, log, code := configured(os.Args)
+	if cfg == nil {
+		return code
 	}
-	log := newLogger(cfg.Log)
 	ctx, stop := untilSignal(context.Background())
 	defer stop()
 	modes := map[config.Mode]func(context.Context, *config.Config, isolation.Status, *zap.Logger) error{
-		config.ModeBuild: build, config.ModeCheck: check, config.ModeWarm: warm, config.ModePush: push,
+		config.ModeBuild: build, config.ModeCheck: check, config.ModeWarm: warm, config.ModePush: push, config.ModeIndex: push,
 	}
 	if err := modes[cfg.Mode](ctx, cfg, status, log); err != nil {
 		return fail(ctx, cfg, log, err)
 	}
 	return 0
-}
-
-// complain reports configuration errors, all of them.
-func complain(log *zap.Logger, err error) int {
-	lines := strings.Split(err.Error(), "\n")
-	for _, line := range lines {
-		log.Error(line)
-	}
-	if len(lines) > 1 {
-		log.Error(fmt.Sprintf("%d problems with the configuration, see above", len(lines)))
-	}
-	return builder.ExitConfig
 }
 
 // build carries out mode build: results are proved writable first and written last.
@@ -83,7 +69,7 @@ func build(ctx context.Context, cfg *config.Config, status isolation.Status, log
 	})
 }
 
-// push carries out mode push.
+// push carries out the modes push and index, which publish what was built before.
 func push(ctx context.Context, cfg *config.Config, status isolation.Status, log *zap.Logger) error {
 	out := outputs(cfg)
 	if err := errors.Join(out.RemoveStale(), out.Probe()); err != nil {
@@ -93,6 +79,9 @@ func push(ctx context.Context, cfg *config.Config, status isolation.Status, log 
 		return &configError{err}
 	}
 	return write(ctx, cfg, status, log, func(b *builder.Builder) (*builder.Result, error) {
+		if cfg.Mode == config.ModeIndex {
+			return b.Index(ctx, output(cfg), cfg.Image)
+		}
 		return b.Push(ctx, output(cfg), cacheOptions(cfg))
 	})
 }

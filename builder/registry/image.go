@@ -78,6 +78,11 @@ func (l layer) Compressed() (io.ReadCloser, error) {
 	return l.client.openBlob(l.ctx, l.at, l.ref, l.desc)
 }
 
+// AnyPlatform is what an image is resolved for whose platform is not known before; it cannot choose from an index.
+//
+//nolint:gochecknoglobals // a constant, if structs could be
+var AnyPlatform = v1.Platform{OS: "any"}
+
 // newImage checks a manifest and fetches its config.
 func (c *Client) newImage(ctx context.Context, written string, ref name.Reference, m *fetched, want v1.Platform) (*Image, error) {
 	manifest, config, raw, err := checkImage(m.raw, m.mediaType, func(d v1.Descriptor) ([]byte, error) {
@@ -86,7 +91,8 @@ func (c *Client) newImage(ctx context.Context, written string, ref name.Referenc
 	if err != nil {
 		return nil, err
 	}
-	if (config.OS != "" && config.OS != want.OS) || (config.Architecture != "" && config.Architecture != want.Architecture) {
+	other := (config.OS != "" && config.OS != want.OS) || (config.Architecture != "" && config.Architecture != want.Architecture)
+	if other && want.OS != AnyPlatform.OS {
 		// Like docker build: whoever names a single-platform image by tag or digest gets it.
 		c.log.Warn(fmt.Sprintf("%s is for %s/%s, not for %s/%s", written, escape(config.OS), escape(config.Architecture), want.OS, want.Architecture))
 	}

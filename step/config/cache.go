@@ -40,6 +40,9 @@ func (c *Config) checkCache() error {
 	if c.Mode == ModeWarm && c.CacheDir == "" {
 		errs = append(errs, errors.New("KANIKO_MODE=warm needs KANIKO_CACHE_DIR, the directory that images are fetched into"))
 	}
+	if c.Mode == ModeIndex && len(c.Image) == 0 {
+		errs = append(errs, errors.New("KANIKO_MODE=index needs KANIKO_IMAGE, the images of the platforms, REPOSITORY@DIGEST one a line"))
+	}
 	if c.Mode == ModePush && (c.OCILayoutPath == "") == (c.TarPath == "") {
 		errs = append(errs, errors.New("KANIKO_MODE=push needs KANIKO_OCI_LAYOUT_PATH or KANIKO_TAR_PATH, one of them, which says what to push"))
 	}

@@ -45,7 +45,7 @@ const DefaultDir = "/kaniko/work"
 
 // Source says what is built.
 type Source struct {
-	Mode           Mode   `split_words:"true" default:"build" flag:"-" desc:"What to do. build; check only runs the build checks on the Dockerfile and needs no destination; warm fetches KANIKO_IMAGE, or what the Dockerfile needs, into KANIKO_CACHE_DIR; push verifies and pushes what a build has left at KANIKO_OCI_LAYOUT_PATH or KANIKO_TAR_PATH."`
+	Mode           Mode   `split_words:"true" default:"build" flag:"-" desc:"What to do. build; check only runs the build checks on the Dockerfile and needs no destination; warm fetches KANIKO_IMAGE, or what the Dockerfile needs, into KANIKO_CACHE_DIR; push verifies and pushes what a build has left at KANIKO_OCI_LAYOUT_PATH or KANIKO_TAR_PATH; index puts the images of several platforms, KANIKO_IMAGE, under one digest."`
 	Context        string `split_words:"true" default:"." param:"CONTEXT" desc:"The build context: a directory, also written dir://PATH; relative to the working directory."`
 	ContextSubPath string `split_words:"true" param:"CONTEXT_SUB_PATH" desc:"Directory inside the build context that is used as the context."`
 	Dockerfile     string `split_words:"true" default:"Dockerfile" param:"DOCKERFILE" desc:"The Dockerfile: absolute, relative to the working directory, or relative to the context; the first that exists. NAME.dockerignore beside it wins over the context's .dockerignore."`
@@ -101,7 +101,7 @@ type LayerCache struct {
 	CacheTTL    time.Duration `split_words:"true" default:"336h" param:"CACHE_TTL" desc:"Age from which a kept layer is not used any more; 0s is no limit."`
 	NoPushCache bool          `split_words:"true" default:"false" desc:"Use the cache, but add nothing to it."`
 	CacheDir    string        `split_words:"true" param:"CACHE_DIR" desc:"Directory that keeps base images beyond the build, shared by simultaneous builds, such as a volume. Builds fill it as they go where it is writable; mode warm fills it before."`
-	Image       List          `split_words:"true" flag:"image" desc:"The images of mode warm; what the Dockerfile needs if unset."`
+	Image       List          `split_words:"true" flag:"image" desc:"The images of mode warm, what the Dockerfile needs if unset; or those of mode index, by digest."`
 	NoCache     List          `split_words:"true" param:"NO_CACHE" flag:"-" desc:"true, or the names of stages, one a line, that are made anew whatever the cache has."`
 }
 

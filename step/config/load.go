@@ -25,13 +25,16 @@ import (
 // parameter. Empty variables are therefore removed from the environment of the
 // process, and so are those that cannot be parsed; nothing else in it changes.
 // Load is not safe for use while another goroutine reads the environment.
-func Load() (*Config, error) {
+func Load() (*Config, error) { return (&Arguments{}).Load() }
+
+// read is Load after the flags have become variables.
+func (a *Arguments) read() (*Config, error) {
 	if err := dropEmpty(); err != nil {
 		return nil, err
 	}
 	c := &Config{}
 	known := c.variables()
-	problems := unknown(known)
+	problems := a.foreign(known)
 	for _, g := range c.groups() {
 		problems = append(problems, process(g, known)...)
 	}
@@ -42,10 +45,6 @@ func Load() (*Config, error) {
 	}
 	return c, nil
 }
-
-// WantsInPlace tells, before anything is loaded, whether KANIKO_ISOLATION asks for a build without namespaces: the process must
-// know that before it makes any.
-func WantsInPlace() bool { return os.Getenv(Prefix+"_ISOLATION") == string(IsolationInPlace) }
 
 // dropEmpty exists because envconfig takes an empty variable for one that was
 // set: it would skip the default and fail on a bool.

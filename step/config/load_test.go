@@ -190,11 +190,11 @@ func TestProblems(t *testing.T) {
 			"everything at once",
 			map[string]string{
 				"KANIKO_DESTINATIONS": dest, "KANIKO_CACHE_COPY_LAYERS": "true", "KANIKO_XYZZY_PLUGH": "1",
-				"KANIKO_MODE": "index", "KANIKO_DRYRUN": "maybe", "KANIKO_COMPRESSION": "xz",
+				"KANIKO_MODE": "cache-list", "KANIKO_DRYRUN": "maybe", "KANIKO_COMPRESSION": "xz",
 				"KANIKO_COMPRESSION_LEVEL": "fast", "KANIKO_ADD_HOST": "a\nb=c", "KANIKO_RUN_TIMEOUT": "5",
 			},
-			`unknown variables: KANIKO_CACHE_COPY_LAYERS (not supported yet), KANIKO_DESTINATIONS (did you mean KANIKO_DESTINATION?), KANIKO_XYZZY_PLUGH; see docs/configuration.md
-KANIKO_MODE=index: not supported yet; supported: build, check, warm, push
+			`unknown variables: KANIKO_DESTINATIONS (did you mean KANIKO_DESTINATION?), KANIKO_XYZZY_PLUGH; see docs/configuration.md
+KANIKO_MODE=cache-list: not supported yet; supported: build, check, warm, push, index
 KANIKO_DRYRUN=maybe: write true or false
 KANIKO_COMPRESSION=xz: not a known value; supported: gzip, zstd
 KANIKO_COMPRESSION_LEVEL=fast: write a whole number

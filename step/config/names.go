@@ -3,6 +3,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -93,28 +94,78 @@ func typeName(goType string) string {
 // credentials of kaniko's environment helper.
 var notOurs = regexp.MustCompile(`^KANIKO_((.+_)?SERVICE_(HOST|PORT(_.+)?)|(.+_)?PORT(_.+)?|.+_(USER|PASSWORD))$`)
 
-// unknown reports the names that look like variables of ours and are none, so
-// that a misspelt one does not silently do nothing.
-func unknown(known []Variable) []error {
+// foreign looks at the names that look like variables of ours, or kaniko's, and
+// are none of ours, so that a misspelt one does not silently do nothing. What
+// kaniko knows and has no meaning here is noted. Where flags are used an unknown
+// name is a note too: CI systems carry such names from job to job.
+func (a *Arguments) foreign(known []Variable) []error {
 	names := make([]string, 0, len(known))
 	for _, v := range known {
 		names = append(names, v.Name)
 	}
-	var found []string
-	for _, entry := range os.Environ() {
-		name, _, _ := strings.Cut(entry, "=")
-		if strings.HasPrefix(name, Prefix+"_") && !notOurs.MatchString(name) && !slices.Contains(names, name) {
-			found = append(found, name)
+	var (
+		problems          []error
+		unknown, features []string
+	)
+	for _, entry := range sortedEnviron() {
+		name, value, _ := strings.Cut(entry, "=")
+		switch {
+		case strings.HasPrefix(name, "FF_"+Prefix+"_"):
+			features = append(features, name)
+		case !strings.HasPrefix(name, Prefix+"_") || notOurs.MatchString(name) || slices.Contains(names, name):
+		default:
+			isKaniko, err := a.kanikoVariable(name, value)
+			if err != nil {
+				problems = append(problems, err)
+			} else if !isKaniko {
+				unknown = append(unknown, name)
+			}
 		}
 	}
-	if len(found) == 0 {
-		return nil
+	if len(features) > 0 {
+		a.note(strings.Join(features, ", ") + ": kaniko's feature flags have no meaning here: what they correct is always right")
 	}
-	slices.Sort(found)
+	if text := unknownNames(unknown, names); text != "" && a.given {
+		a.note(text)
+	} else if text != "" {
+		problems = append(problems, errors.New(text))
+	}
+	return problems
+}
+
+func sortedEnviron() []string {
+	list := os.Environ()
+	slices.Sort(list)
+	return list
+}
+
+// kanikoVariable tells whether a variable is one of kaniko's that is none of
+// ours, and notes it. The error says that it cannot be done without.
+func (a *Arguments) kanikoVariable(name, value string) (bool, error) {
+	f, found := meaningless(name)
+	yes := f.Kind != KindBool || value == "true"
+	switch {
+	case slices.Contains([]string{"KANIKO_PRINT_PLAN", "KANIKO_IGNORE_ASSERTIONS", "KANIKO_TELEMETRY_ENDPOINT", "KANIKO_TELEMETRY_OMIT_DOCKERFILE"}, name):
+		a.note(name + " has no meaning here")
+	case !found:
+		return false, nil
+	case f.Variable != "" && !yes:
+		return true, fmt.Errorf("%s: set %s=true instead", name, f.Variable)
+	case f.Refused && yes:
+		return true, fmt.Errorf("%s: %s", name, f.Note)
+	default:
+		a.note(name + " has no meaning here: " + f.Note)
+	}
+	return true, nil
+}
+
+// unknownNames is one line about all of them, or "".
+func unknownNames(found, names []string) string {
+	if len(found) == 0 {
+		return ""
+	}
 	for i, name := range found {
-		if slices.Contains(later(), name) {
-			found[i] += " (not supported yet)"
-		} else if near, ok := suggest.Search(name, names, true); ok {
+		if near, ok := suggest.Search(name, names, true); ok {
 			found[i] += fmt.Sprintf(" (did you mean %s?)", near)
 		}
 	}
@@ -122,18 +173,5 @@ func unknown(known []Variable) []error {
 	if len(found) > 1 {
 		noun += "s"
 	}
-	return []error{fmt.Errorf("%s: %s; see docs/configuration.md", noun, strings.Join(found, ", "))}
-}
-
-// later lists the names that kaniko or our own contract has and this version
-// does not. They deserve a better answer than a guess at a misspelling.
-func later() []string {
-	return []string{
-		"KANIKO_ANNOTATION", "KANIKO_CACHE", "KANIKO_CACHE_COPY_LAYERS", "KANIKO_CACHE_DIR",
-		"KANIKO_CACHE_REPO", "KANIKO_CACHE_RUN_LAYERS", "KANIKO_CACHE_TTL", "KANIKO_CLEANUP", "KANIKO_COMPRESSED_CACHING",
-		"KANIKO_CREDENTIAL_HELPERS", "KANIKO_GIT", "KANIKO_IGNORE_VAR_RUN", "KANIKO_IMAGE",
-		"KANIKO_IMAGE_FS_EXTRACT_RETRY", "KANIKO_MATERIALIZE", "KANIKO_NO_CACHE", "KANIKO_NO_PUSH_CACHE",
-		"KANIKO_PRE_CLEANUP", "KANIKO_PRESERVE_CONTEXT", "KANIKO_PRINT_PLAN", "KANIKO_PUSH_IGNORE_IMMUTABLE_TAG_ERRORS",
-		"KANIKO_SINGLE_SNAPSHOT", "KANIKO_SNAPSHOT_MODE", "KANIKO_USE_NEW_RUN",
-	}
+	return fmt.Sprintf("%s: %s; see docs/configuration.md", noun, strings.Join(found, ", "))
 }

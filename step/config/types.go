@@ -26,12 +26,14 @@ const (
 	ModeWarm Mode = "warm"
 	// ModePush pushes what another run has left in an OCI layout or a tarball.
 	ModePush Mode = "push"
+	// ModeIndex puts images of several platforms under one digest.
+	ModeIndex Mode = "index"
 )
 
 // Decode implements envconfig.Decoder.
 func (m *Mode) Decode(value string) error {
-	later := []string{"index", "cache-list", "cache-prune"}
-	return oneOf(m, value, later, ModeBuild, ModeCheck, ModeWarm, ModePush)
+	later := []string{"cache-list", "cache-prune"}
+	return oneOf(m, value, later, ModeBuild, ModeCheck, ModeWarm, ModePush, ModeIndex)
 }
 
 // Compression is how layers are compressed.
