@@ -80,7 +80,7 @@ func shorts() map[string]string {
 
 // differences says in what flags differ from kaniko's, for docs/migration.md.
 func differences() map[string]string {
-	return map[string]string{
+	return map[string]string{ //nolint:gosec // words for a document, no credentials
 		"context":              "The default is the working directory, which in our image is kaniko's default, /workspace. Contexts by URL (git, s3, gs, https, tar) are an error in this version.",
 		"context-sub-path":     "Holds for every context, not only for those given with a scheme.",
 		"dockerfile":           "A URL is an error in this version. NAME.dockerignore beside the Dockerfile is read.",
