@@ -58,6 +58,11 @@ func alike() map[string]files {
 				"RUN cat /data/file /etc/passwd /run/kept && test ! -e /run/secrets/s && test ! -e /dev/pipes && test ! -e /ctx && test ! -e /one && rm /ln && ls / | grep -v kaniko\n",
 			"a.txt": "a\n",
 		},
+		"a cache that two stages lock": {
+			"Dockerfile": "ARG BASE\nFROM ${BASE} AS one\nRUN echo 1 >/one\nRUN --mount=type=cache,id=c,sharing=locked,target=/c echo one >>/c/log\n" +
+				"FROM ${BASE} AS two\nRUN --mount=type=cache,id=c,sharing=locked,target=/c echo two >>/c/log; sleep 0.2\nRUN --mount=type=cache,id=c,sharing=locked,target=/c echo two >>/c/log && echo 2 >/two\n" +
+				"FROM ${BASE}\nCOPY --from=one /one /\nCOPY --from=two /two /\nRUN --mount=type=cache,id=c,sharing=locked,target=/c sort /c/log >/three\n",
+		},
 		"links where mounts are": {
 			"Dockerfile": "ARG BASE\nFROM ${BASE}\nRUN rm -rf /var/run && mkdir -p /run /var && touch /run/made && ln -s /run /var/run\nRUN echo 1 >/run/x && echo 2 >/var/run/y\nRUN test -e /var/run/y\n",
 		},
@@ -327,5 +332,34 @@ func TestInPlaceThief(t *testing.T) {
 			container.Without = without
 			mustSucceed(t, testenv.Build{Container: container, Env: env}.Run(t), w.Host+"/inplace:1")
 		})
+	}
+}
+
+// TestInPlaceWithOurFilesInTheImage builds on an image that has files where the builder has its own, and where it puts things aside.
+func TestInPlaceWithOurFilesInTheImage(t *testing.T) {
+	w := newWorld(t)
+	var dockerfile strings.Builder
+	dockerfile.WriteString("ARG BASE\nFROM ${BASE}\n")
+	for _, p := range []string{"/kaniko/executor", "/kaniko/files", "/kaniko/work/build-1/x", "/.kaniko-go/journal", "/.kaniko-go/hidden/0", "/etc/ssl/certs/ca-certificates.crt", "/etc/hosts", "/workspace/a.txt", "/proc/x"} {
+		dockerfile.WriteString("COPY a.txt " + p + "\n")
+	}
+	directory := files{"Dockerfile": dockerfile.String(), "a.txt": "image's\n"}.write(t)
+	base := w.Host + "/ours:1"
+	epoch := map[string]string{"SOURCE_DATE_EPOCH": "1700000000"}
+	mustSucceed(t, testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: w.env(directory, base, epoch)}.Run(t), base)
+	w.base = base
+	context := files{"Dockerfile": "ARG BASE\nFROM ${BASE}\nRUN cat /etc/ssl/certs/ca-certificates.crt >/made && echo more >>/etc/ssl/certs/ca-certificates.crt\nRUN rm -r /etc/ssl\n"}
+	apart := w.Host + "/apart:1"
+	want := testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: w.env(context.write(t), apart, epoch)}.Run(t)
+	mustSucceed(t, want, apart)
+	container, env, _ := w.inPlace(t, context, map[string]string{"SOURCE_DATE_EPOCH": "1700000000", "KANIKO_DIR": "/kaniko/work"})
+	before := container.Files(t)
+	got := testenv.Build{Container: container, Env: env}.Run(t)
+	mustSucceed(t, got, w.Host+"/inplace:1")
+	if diff := cmp.Diff(want.Results["IMAGE_DIGEST"], got.Results["IMAGE_DIGEST"]); diff != "" {
+		t.Errorf("the digest differs (-apart +in place):\n%s\n%s", diff, difference(t, apart, w.Host+"/inplace:1"))
+	}
+	if diff := cmp.Diff(before, container.Files(t)); diff != "" {
+		t.Errorf("the container's root is not what it was:\n%s", diff)
 	}
 }
