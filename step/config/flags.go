@@ -2,6 +2,8 @@
 
 package config
 
+//go:generate go run ./internal/docgen -page migration -o ../../docs/migration.md
+
 import (
 	"encoding/json"
 	"errors"
@@ -186,7 +188,7 @@ func unknownFlag(name string, flags []Flag) error {
 func (a *Arguments) flags() []Flag {
 	switch {
 	case a.Command == CommandLogin:
-		return append(loginFlags(), generalFlags()...)
+		return append(LoginFlags(), generalFlags()...)
 	case a.known != nil:
 	case a.warmer:
 		a.known = warmerFlags()

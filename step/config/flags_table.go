@@ -107,7 +107,7 @@ func differences() map[string]string {
 		"cache":                "Turns on COPY and ADD layers too, which cost nothing here.",
 		"dryrun":               "Prints our plan to standard output.",
 		"custom-platform":      "RUN for another architecture is an error unless the machine can run its programs.",
-		"secret":               "The file is on a tmpfs of that RUN alone, so that the image's own file at that path is kept.",
+		"secret":               "The image's own file at that path is kept.",
 	}
 }
 
@@ -210,8 +210,15 @@ func warmerFlags() []Flag {
 	return list
 }
 
-// loginFlags are those of login alone.
-func loginFlags() []Flag {
+// WarmerFlags lists those of the warmer's flags that are not the executor's, or have other letters.
+func WarmerFlags() []Flag {
+	return slices.DeleteFunc(warmerFlags(), func(f Flag) bool {
+		return f.Short == "" || f.Name == "verbosity" || f.Name == "help"
+	})
+}
+
+// LoginFlags lists those of login alone.
+func LoginFlags() []Flag {
 	return []Flag{
 		{Name: "username", Short: "u", Kind: KindValue, Kaniko: true, apply: func(a *Arguments, v string) { a.Username = v }},
 		{Name: "password", Short: "p", Kind: KindValue, Kaniko: true, apply: func(a *Arguments, v string) { a.Password = v }},

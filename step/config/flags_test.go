@@ -269,7 +269,7 @@ func TestWantsInPlace(t *testing.T) {
 // TestFlagNames: no two flags of one command line have one name or letter.
 func TestFlagNames(t *testing.T) {
 	for name, flags := range map[string][]Flag{
-		"executor": append(Flags(), generalFlags()...), "warmer": warmerFlags(), "login": append(loginFlags(), generalFlags()...),
+		"executor": append(Flags(), generalFlags()...), "warmer": warmerFlags(), "login": append(LoginFlags(), generalFlags()...),
 	} {
 		seen := map[string]bool{}
 		for _, f := range flags {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command docgen writes the reference of the environment, docs/configuration.md,
-// from the tags of config.Config. Everything that is said about a variable is
+// and the page for those who come from kaniko, docs/migration.md,
+// from the tags of config.Config and the table of flags. Everything that is said about a variable is
 // said there; only the rules that hold for all of them and the exit codes are
 // written here. A test fails when the committed file is not what this writes.
 package main
@@ -19,15 +20,20 @@ import (
 
 func main() {
 	out := flag.String("o", "", "file to write; standard output if empty")
+	page := flag.String("page", "configuration", "which one: configuration or migration")
 	flag.Parse()
-	if err := run(*out); err != nil {
+	if err := run(*page, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "docgen:", err)
 		os.Exit(1)
 	}
 }
 
-func run(file string) error {
-	text, err := render()
+func run(page, file string) error {
+	pages := map[string]func() ([]byte, error){"configuration": render, "migration": renderMigration}
+	if pages[page] == nil {
+		return fmt.Errorf("no page %q", page)
+	}
+	text, err := pages[page]()
 	if err != nil {
 		return err
 	}
@@ -80,9 +86,9 @@ const page = `<!-- Generated from step/config by go generate ./step/config. Do n
 
 # Configuration
 
-kaniko-go is configured by environment variables. There is no file and no other way.
+kaniko-go is configured by environment variables. There is no file, and kaniko's flags only set variables.
 
-- kaniko's flag ` + "`--some-flag`" + ` is the variable ` + "`KANIKO_SOME_FLAG`" + `.
+- The flag ` + "`--some-flag`" + ` is the variable ` + "`KANIKO_SOME_FLAG`" + `; [migration.md](migration.md) has the few that are not.
 - An empty variable is an unset one.
 - A list has one item a line. A value that parses as a JSON array of strings is that list. Empty items are dropped.
 - A name that begins with ` + "`KANIKO_`" + ` and is not in this table is an error. The exceptions are what Kubernetes sets for Services
@@ -105,17 +111,17 @@ The last line on standard error says the cause. In Argo: ` + "`retryStrategy: {e
 {{range .ExitCodes}}| {{.Code}} | {{.Meaning}} | {{.Retry}} |
 {{end}}`
 
-func render() ([]byte, error) {
-	funcs := template.FuncMap{
-		"code": func(s string) string {
-			if s == "" {
-				return ""
-			}
-			return "`" + s + "`"
-		},
-		"cell": func(s string) string { return strings.ReplaceAll(s, "|", `\|`) },
+func code(s string) string {
+	if s == "" {
+		return ""
 	}
-	tmpl, err := template.New("page").Funcs(funcs).Parse(page)
+	return "`" + s + "`"
+}
+
+func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
+
+func render() ([]byte, error) {
+	tmpl, err := template.New("page").Funcs(template.FuncMap{"code": code, "cell": cell}).Parse(page)
 	if err != nil {
 		return nil, err
 	}
