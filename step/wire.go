@@ -64,6 +64,9 @@ func registryOptions(cfg *config.Config, log *zap.Logger, out *builder.Log) regi
 	o := registry.Options{
 		DockerConfig:            cfg.CredentialsFile(),
 		AuthJSON:                []byte(cfg.DockerAuthConfig),
+		Logins:                  logins(cfg),
+		Google:                  registry.GoogleLogin{KeyFile: cfg.GoogleApplicationCredentials, Home: cfg.Home},
+		Azure:                   azureLogin(cfg),
 		Insecure:                cfg.Insecure,
 		InsecurePull:            cfg.InsecurePull,
 		InsecureRegistries:      cfg.InsecureRegistry,
@@ -80,6 +83,11 @@ func registryOptions(cfg *config.Config, log *zap.Logger, out *builder.Log) regi
 		UserAgent:               "kaniko-go/" + version,
 		Log:                     log,
 		Progress:                builder.TransferProgress(out),
+	}
+	for helper, cloud := range map[string]string{config.HelperECR: registry.ECR, config.HelperGoogle: registry.Google, config.HelperACR: registry.ACR} {
+		if cfg.CredentialHelpers.Has(helper) {
+			o.Clouds = append(o.Clouds, cloud)
+		}
 	}
 	for host, pair := range cfg.RegistryClientCert {
 		o.ClientCerts[host] = registry.ClientCert{CertFile: pair.Cert, KeyFile: pair.Key}
@@ -101,7 +109,7 @@ func request(cfg *config.Config) builder.Request {
 		Secrets:     secrets(cfg),
 		SSH:         agents(cfg),
 		KnownHosts:  knownHosts(cfg),
-		Credentials: credentials(cfg),
+		Credentials: cfg.CredentialFiles(),
 		Epoch:       cfg.Epoch(),
 		Output:      output(cfg),
 		Run:         runOptions(cfg),
@@ -143,13 +151,27 @@ func agents(cfg *config.Config) map[string][]string {
 	return out
 }
 
-// credentials are the files with secrets that are read before anything is built.
-func credentials(cfg *config.Config) []string {
-	var files []string
-	if f := cfg.CredentialsFile(); f != "" {
-		files = append(files, f)
+// logins are the users and passwords that the environment has for single hosts.
+func logins(cfg *config.Config) []registry.Login {
+	var out []registry.Login
+	if cfg.CredentialHelpers.Has(config.HelperEnv) {
+		for _, l := range cfg.HostLogins {
+			out = append(out, registry.Login{Variable: l.Variable, User: l.User, Password: l.Password})
+		}
 	}
-	return files
+	if cfg.CIRegistry != "" && cfg.CredentialHelpers.Has(config.HelperGitLab) {
+		out = append(out, registry.Login{Host: cfg.CIRegistry, Variable: "CI_REGISTRY", User: cfg.CIRegistryUser, Password: cfg.CIRegistryPassword})
+	}
+	return out
+}
+
+func azureLogin(cfg *config.Config) registry.AzureLogin {
+	return registry.AzureLogin{
+		TenantID: cfg.AzureTenantID, ClientID: cfg.AzureClientID, ClientSecret: cfg.AzureClientSecret,
+		FederatedToken: cfg.AzureFederatedToken, FederatedTokenFile: cfg.AzureFederatedTokenFile,
+		AuthorityHost: cfg.AzureAuthorityHost,
+		Endpoint:      cfg.AzureIdentityEndpoint != "" || cfg.AzureMSIEndpoint != "",
+	}
 }
 
 // knownHosts are the places where ssh itself looks.

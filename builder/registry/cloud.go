@@ -39,7 +39,7 @@ type cloud struct {
 	helpers []string // what config.json calls the program that this stands in for
 	// owns tells by its whole name whether a host is a registry of the cloud.
 	owns func(host string) bool
-	// login gets a credential for a host that the cloud owns. An [noLogin] error
+	// login gets a credential for a host that the cloud owns. An [noLoginError] error
 	// says that nobody has configured one.
 	login func(ctx context.Context, host string) (token, error)
 
@@ -54,10 +54,10 @@ type token struct {
 	expires time.Time
 }
 
-// noLogin is why a cloud has no credential when nobody has asked it for one.
-type noLogin struct{ why string }
+// noLoginError is why a cloud has no credential when nobody has asked it for one.
+type noLoginError struct{ why string }
 
-func (e *noLogin) Error() string { return e.why }
+func (e *noLoginError) Error() string { return e.why }
 
 // newClouds reads the files that the options name, and nothing from the network.
 // What is wrong with them shows when a registry of the cloud is asked for.
@@ -101,7 +101,7 @@ func (c *cloud) find(ctx context.Context, host string) answer {
 	}
 	c.mu.Unlock()
 	t, err := a.token(ctx)
-	var none *noLogin
+	var none *noLoginError
 	switch {
 	case errors.As(err, &none):
 		return answer{from: c.name, why: none.why}

@@ -96,7 +96,7 @@ func (a *azure) login(ctx context.Context, host string) (token, error) {
 	access, err := identity.GetToken(short, policy.TokenRequestOptions{Scopes: []string{acrScope}})
 	switch {
 	case err != nil && ambient:
-		return token{}, &noLogin{"neither AZURE_CLIENT_SECRET nor a federated token is set, and there is no managed identity"}
+		return token{}, &noLoginError{"neither AZURE_CLIENT_SECRET nor a federated token is set, and there is no managed identity"}
 	case err != nil:
 		return token{}, a.failure(from, err)
 	}

@@ -104,7 +104,7 @@ func (a *amazon) keys(ctx context.Context) (aws.Credentials, error) {
 	case err == nil:
 		return keys, nil
 	case ambient:
-		return aws.Credentials{}, &noLogin{"no keys, profile, web identity or container role is configured, and the machine has no role"}
+		return aws.Credentials{}, &noLoginError{"no keys, profile, web identity or container role is configured, and the machine has no role"}
 	default:
 		return aws.Credentials{}, awsError("getting AWS credentials", err, Transient)
 	}
@@ -131,8 +131,11 @@ func (a *amazon) password(ctx context.Context, host string) (encoded string, exp
 	if host == ecrPublicHost {
 		out, err := ecrpublic.NewFromConfig(a.config, func(o *ecrpublic.Options) { o.Region = ecrPublicRegion }).
 			GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})
-		if err != nil || out.AuthorizationData == nil {
-			return "", time.Time{}, errors.Join(err, missing(err))
+		switch {
+		case err != nil:
+			return "", time.Time{}, err
+		case out.AuthorizationData == nil:
+			return "", time.Time{}, errNoAuthorization
 		}
 		return aws.ToString(out.AuthorizationData.AuthorizationToken), aws.ToTime(out.AuthorizationData.ExpiresAt), nil
 	}
@@ -144,18 +147,16 @@ func (a *amazon) password(ctx context.Context, host string) (encoded string, exp
 		}
 	})
 	out, err := client.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
-	if err != nil || len(out.AuthorizationData) == 0 {
-		return "", time.Time{}, errors.Join(err, missing(err))
+	switch {
+	case err != nil:
+		return "", time.Time{}, err
+	case len(out.AuthorizationData) == 0:
+		return "", time.Time{}, errNoAuthorization
 	}
 	return aws.ToString(out.AuthorizationData[0].AuthorizationToken), aws.ToTime(out.AuthorizationData[0].ExpiresAt), nil
 }
 
-func missing(err error) error {
-	if err != nil {
-		return nil
-	}
-	return errors.New("the answer has no authorization data")
-}
+var errNoAuthorization = errors.New("the answer has no authorization data")
 
 // awsError says what failed, without what the request held: AWS repeats the
 // session token where a signature does not match.

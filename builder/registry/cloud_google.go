@@ -144,7 +144,7 @@ func (g *googleAccount) ask(ctx context.Context) (token, error) {
 	defer cancel()
 	text, err := g.metadata.GetWithContext(ctx, "instance/service-accounts/default/token?scopes="+googleScope)
 	if err != nil {
-		return token{}, &noLogin{"GOOGLE_APPLICATION_CREDENTIALS is not set, and there is no metadata service with an account"}
+		return token{}, &noLoginError{"GOOGLE_APPLICATION_CREDENTIALS is not set, and there is no metadata service with an account"}
 	}
 	var answer struct {
 		Token   string `json:"access_token"`

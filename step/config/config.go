@@ -25,6 +25,7 @@ type Config struct {
 	Run
 	LayerCache
 	Registry
+	Identities
 	Log
 	Environment
 }
@@ -120,6 +121,7 @@ type Registry struct {
 	SkipDefaultRegistryFallback bool      `split_words:"true" default:"false" desc:"Fail when no mirror has the image instead of asking the registry itself."`
 	PushRetry                   int       `split_words:"true" default:"0" desc:"The most retries of one request of a push, with growing pauses; 0 is as many as fit into five minutes."`
 	ImageDownloadRetry          int       `split_words:"true" default:"0" desc:"The most retries of one request of a pull, with growing pauses; 0 is as many as fit into five minutes."`
+	CredentialHelpers           Helpers   `split_words:"true" desc:"Where credentials are looked for after the docker configuration: env (KANIKO_<HOST>_USER and _PASSWORD), ecr, google, acr, gitlab; all of them if unset; none for nowhere. A cloud is asked only about its own registries. docs/credentials.md has all of it."`
 	SkipPushPermissionCheck     bool      `split_words:"true" default:"false" param:"SKIP_PUSH_PERMISSION_CHECK" desc:"Do not ask the registry before the build whether the push will be permitted."`
 }
 
@@ -167,6 +169,7 @@ func (c *Config) groups() []group {
 		{"What RUN sees", Prefix, &c.Run},
 		{"The cache", Prefix, &c.LayerCache},
 		{"Registries", Prefix, &c.Registry},
+		{"Credentials", "", &c.Identities},
 		{"Log", Prefix, &c.Log},
 		{"Variables without prefix", "", &c.Environment},
 	}

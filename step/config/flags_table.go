@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -98,6 +99,7 @@ func differences() map[string]string {
 		"cache-ttl":            "The same default, 336h.",
 		"cache-dir":            "Also filled by builds, not only by the warmer. /cache is used where it exists and --cache is given; there is no other default.",
 		"image":                "Of the warmer.",
+		"credential-helpers":   "A cloud is asked only about its own registries. KANIKO_<HOST>_USER means one host: docs/credentials.md.",
 		"insecure":             "Plain HTTP only where HTTPS is not offered.",
 		"skip-tls-verify-pull": "Works; kaniko ignores it.",
 		"push-retry":           "Retries of a request, not of the whole push. Without the flag it is retried for five minutes.",
@@ -124,6 +126,11 @@ func translations() map[string]func(*Arguments, string) {
 				return
 			}
 			a.set("KANIKO_TARGET", "target", first, false)
+		},
+		"credential-helpers": func(a *Arguments, value string) {
+			for item := range strings.SplitSeq(cmp.Or(value, helperNone), ",") {
+				a.set("KANIKO_CREDENTIAL_HELPERS", "credential-helpers", item, true)
+			}
 		},
 		"log-format": func(a *Arguments, value string) {
 			if value == "color" {
@@ -186,7 +193,6 @@ func withoutVariable() []Flag {
 		{Name: "annotation", Kind: KindList, Refused: true, Note: "annotations of the manifest are not supported yet; --label sets labels"},
 		{Name: "bucket", Short: "b", Kind: KindValue, Refused: true, Note: "build contexts from a bucket are not supported yet; give a directory with --context"},
 		{Name: "push-ignore-immutable-tag-errors", Kind: KindBool, Refused: true, Note: "not supported yet: a push that is refused is a failure"},
-		{Name: "credential-helpers", Kind: KindList, Note: "a helper is asked only where the docker configuration or the environment names it"},
 	}
 	for i := range list {
 		list[i].Kaniko = true

@@ -160,6 +160,7 @@ func (c *Config) resolve() {
 	normalizeContexts(c.BuildContext)
 	c.Secret.resolve()
 	c.SSH.resolve(c.SSHAuthSock)
+	c.Identities.resolve()
 
 	// envconfig reads upper case only; programs read these in either.
 	for _, p := range []struct {

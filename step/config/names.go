@@ -82,7 +82,7 @@ func typeName(goType string) string {
 	case "config.Size":
 		return "size"
 	case "config.List", "config.Pairs", "config.Hosts", "config.Ulimits", "config.Secrets", "config.Agents",
-		"config.HostFiles", "config.HostPairs", "config.HostLists":
+		"config.HostFiles", "config.HostPairs", "config.HostLists", "config.Helpers":
 		return "list"
 	default:
 		return "word"
