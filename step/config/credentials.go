@@ -4,6 +4,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,14 +26,14 @@ type Helpers []string
 
 // Decode implements envconfig.Decoder.
 func (h *Helpers) Decode(value string) error {
+	known := []string{HelperEnv, HelperGitLab, HelperECR, HelperGoogle, HelperACR, helperNone}
 	*h = Helpers{}
 	return eachItem(value, func(item string) error {
-		var name string
-		if err := oneOf(&name, item, nil, HelperEnv, HelperGitLab, HelperECR, HelperGoogle, HelperACR, helperNone); err != nil {
-			return err
+		if !slices.Contains(known, item) {
+			return errors.New("not a known value; supported: " + strings.Join(known, ", "))
 		}
-		if name != helperNone {
-			*h = append(*h, name)
+		if item != helperNone {
+			*h = append(*h, item)
 		}
 		return nil
 	})
