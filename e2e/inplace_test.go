@@ -80,11 +80,12 @@ func TestInPlaceGivesTheSame(t *testing.T) {
 			apart := w.Host + "/apart:1"
 			o := testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: w.env(directory, apart, more)}.Run(t)
 			mustSucceed(t, o, apart)
-			for place, dir := range map[string]string{"volume": "", "root": "/kaniko/work"} {
+			for place, dir := range map[string]string{"volume": "", "root": "/kaniko/work", "overlay": "/kaniko/work"} {
 				c := testenv.NewContainer(t, binary)
 				c.Mount(t, directory, "/workspace")
 				c.Mount(t, testenv.Dir(t), "/run/secrets/kubernetes.io/serviceaccount")
 				c.Mount(t, testenv.Dir(t), "/mnt/odd [a]*\\ \t")
+				c.Overlay = place == "overlay"
 				before := c.Files(t)
 				env := w.env("/workspace", w.Host+"/inplace:1", more)
 				env["KANIKO_ISOLATION"] = "inplace"

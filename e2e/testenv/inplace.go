@@ -29,6 +29,8 @@ type Container struct {
 	Dir string
 	// Mounts are made in this order; mount points are made.
 	Mounts []Mounted
+	// Overlay has Dir as the lower directory of an overlay mount, as containerd does; what is written is gone with the process.
+	Overlay bool
 	// Unconfined leaves the seccomp filter of RuntimeDefault away, with which no namespaces can be made.
 	Unconfined bool
 	// NoNewPrivileges is what allowPrivilegeEscalation: false sets.
@@ -47,7 +49,7 @@ const containVerb = "e2e-contain-and-exec"
 func NewContainer(t *testing.T, binary string) *Container {
 	t.Helper()
 	NeedRoot(t)
-	c := &Container{Dir: Dir(t)}
+	c := &Container{Dir: filepath.Join(Dir(t), "root")}
 	c.write(t, program, mustRead(t, binary), 0o755)
 	c.write(t, "/kaniko/files", []byte("/kaniko/\n/kaniko/executor\n/kaniko/files\n/etc/ssl/certs/ca-certificates.crt\n"), 0o644)
 	c.write(t, "/etc/ssl/certs/ca-certificates.crt", []byte("# none\n"), 0o644)
@@ -152,7 +154,7 @@ func (c *Container) enter() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	if err := unix.Mount(c.Dir, c.Dir, "", unix.MS_BIND, ""); err != nil {
+	if err := c.mountRoot(); err != nil {
 		return err
 	}
 	for _, m := range c.Mounts {
@@ -167,6 +169,27 @@ func (c *Container) enter() error {
 		return err
 	}
 	return unix.Unmount(".", unix.MNT_DETACH)
+}
+
+// mountRoot makes Dir a mount, which pivot_root wants.
+func (c *Container) mountRoot() error {
+	if !c.Overlay {
+		return unix.Mount(c.Dir, c.Dir, "", unix.MS_BIND, "")
+	}
+	// The changes are in memory, below the mount that hides them.
+	upper := c.Dir + "-upper"
+	if err := os.Mkdir(upper, 0o755); err != nil && !os.IsExist(err) {
+		return err
+	}
+	if err := unix.Mount("tmpfs", upper, "tmpfs", 0, ""); err != nil {
+		return err
+	}
+	for _, d := range []string{"/u", "/w"} {
+		if err := os.Mkdir(upper+d, 0o755); err != nil {
+			return err
+		}
+	}
+	return unix.Mount("overlay", c.Dir, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s/u,workdir=%s/w", c.Dir, upper, upper))
 }
 
 func (c *Container) mount(m Mounted) error {
