@@ -7,7 +7,8 @@
 // namespace ([Enter]); from then on it is uid 0 there and sees only paths. Each
 // RUN is a fresh process tree in further namespaces with its own root, Docker's
 // default capabilities and seccomp filter, and none of the builder's
-// environment, descriptors or mounts ([Status.Run]).
+// environment, descriptors or mounts ([Status.Run]). Where the pod permits none of that, RUN is a process beside
+// the builder in the container's own root ([InPlace]). [New] chooses by trying.
 //
 // It is not for deciding what runs or what a layer is, and it needs no daemon, no
 // runtime and no program of the image. main calls [Dispatch] first, then Enter.
