@@ -142,7 +142,7 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 	if err == nil {
 		in.caches.store(ctx)
 	}
-	b.tidy(r.Cache)
+	b.tidy(r.Cache, in.caches)
 	return res, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,13 +45,13 @@ type caches struct {
 	mu sync.Mutex
 	// own is the build's own directory, "" if none was needed yet.
 	own string
-	// used are the caches that RUNs of this build wrote to, by key.
+	// used are the directories that RUNs of this build wrote to, by path.
 	used map[string]*usedCache
 	told bool
 }
 
-// usedCache is a cache that a RUN of this build has written to.
-type usedCache struct{ dir, name, about string }
+// usedCache is a directory of a cache that a RUN of this build has written to.
+type usedCache struct{ key, dir, name, about string }
 
 // openCaches finds out where cache mounts are.
 func (b *Builder) openCaches(r Request, disk *store.Store, kept *baseCache) *caches {
@@ -260,10 +261,31 @@ func (c *caches) note(key string, claim *store.Claim, pm plan.Mount) {
 	claim.Label(store.Label{About: about, Size: claim.Known().Size})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// Of several directories of one cache the first is the one that others find.
-	if u := c.used[key]; u == nil || filepath.Base(claim.Path) < u.name {
-		c.used[key] = &usedCache{filepath.Dir(claim.Path), filepath.Base(claim.Path), about}
+	c.used[claim.Path] = &usedCache{key, filepath.Dir(claim.Path), filepath.Base(claim.Path), about}
+}
+
+// measure notes how much is in the directories that the build wrote to, and that others will find.
+func (c *caches) measure() {
+	for _, u := range c.written() {
+		claim, err := store.ClaimDir(u.dir, u.name, store.Want{})
+		if err != nil {
+			continue // somebody else has it, and will measure it
+		}
+		room := store.Room{Dir: u.dir, Name: u.name}
+		claim.Label(store.Label{About: u.about, Size: room.Measure()})
+		claim.Release()
 	}
+}
+
+// written are the directories that RUNs of this build wrote to.
+func (c *caches) written() []*usedCache {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []*usedCache
+	for _, path := range slices.Sorted(maps.Keys(c.used)) {
+		out = append(out, c.used[path])
+	}
+	return out
 }
 
 // warn says something once.

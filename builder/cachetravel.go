@@ -8,9 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +33,8 @@ const (
 	mountConfigType types.MediaType = "application/vnd.kaniko-go.cache-mount.v1+json"
 	// mountRoot is the name of the cache's own directory in the layer that carries it.
 	mountRoot = "mount"
+	// firstRoom is the name of the first directory of a cache.
+	firstRoom = "0"
 	// storePatience is how long a cache is waited for, at the end of a build, that another build has.
 	storePatience = 5 * time.Second
 )
@@ -163,15 +163,15 @@ func (c *caches) store(ctx context.Context) {
 	if c.travel == nil || c.travel.readOnly {
 		return
 	}
-	c.mu.Lock()
-	used := maps.Clone(c.used)
-	c.mu.Unlock()
-	for _, key := range slices.Sorted(maps.Keys(used)) {
+	for _, u := range c.written() {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := c.travel.store(ctx, key, used[key]); err != nil && ctx.Err() == nil {
-			c.log.Warn(fmt.Sprintf("cache mount %s is not stored: %v", used[key].about, err))
+		if u.name != firstRoom {
+			continue // the one that is loaded is the one that is stored
+		}
+		if err := c.travel.store(ctx, u.key, u); err != nil && ctx.Err() == nil {
+			c.log.Warn(fmt.Sprintf("cache mount %s is not stored: %v", u.about, err))
 		}
 	}
 }

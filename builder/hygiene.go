@@ -305,10 +305,11 @@ func busy(n int) string {
 }
 
 // tidy keeps directories within their limits, after a build. Trouble is a warning.
-func (b *Builder) tidy(o CacheOptions) {
+func (b *Builder) tidy(o CacheOptions, mounts *caches) {
 	if o.ReadOnly || !(store.Limits{Size: o.DirSize, TTL: o.DirTTL}).Set() {
 		return
 	}
+	mounts.measure()
 	var dirs []string
 	if o.Dir != "" {
 		dirs = append(dirs, o.Dir)

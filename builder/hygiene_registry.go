@@ -83,7 +83,7 @@ func (p *registryPrune) records(ctx context.Context, t cache.Tagged, oldest time
 		return err
 	}
 	a, err := p.Registry.Artifact(ctx, p.repo+":"+t.Tag)
-	if err != nil || a == nil {
+	if a == nil {
 		return err
 	}
 	err = p.delete(ctx, a.Digest)
@@ -96,13 +96,12 @@ func (p *registryPrune) records(ctx context.Context, t cache.Tagged, oldest time
 // delete deletes a manifest. That the registry permits none is remembered.
 func (p *registryPrune) delete(ctx context.Context, digest v1.Hash) error {
 	if p.refused != nil {
-		return nil
+		return nil // It would say the same.
 	}
 	err := p.Registry.Delete(ctx, p.repo, digest)
 	var trouble *registry.Error
 	if errors.As(err, &trouble) && trouble.Class == registry.Refused {
-		p.refused = err
-		return nil
+		p.refused, err = err, nil
 	}
 	return err
 }

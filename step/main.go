@@ -45,6 +45,7 @@ func run(status isolation.Status) int {
 	defer stop()
 	modes := map[config.Mode]func(context.Context, *config.Config, isolation.Status, *zap.Logger) error{
 		config.ModeBuild: build, config.ModeCheck: check, config.ModeWarm: warm, config.ModePush: push, config.ModeIndex: push,
+		config.ModeCacheList: cacheList, config.ModeCachePrune: cachePrune,
 	}
 	if err := modes[cfg.Mode](ctx, cfg, status, log); err != nil {
 		return fail(ctx, cfg, log, err)

@@ -28,6 +28,7 @@ type RegistryOptions struct {
 	User     string // with Password: basic authentication for everything
 	Password string
 	ReadOnly bool // refuses every write with 405
+	NoDelete bool // refuses every deletion with 405
 }
 
 // Registry is a running distribution server on a loopback port of its own.
@@ -81,7 +82,7 @@ func (r *Registry) configure(dir string, o RegistryOptions) (string, error) {
 	if err := os.MkdirAll(r.root, 0o755); err != nil {
 		return "", err
 	}
-	text := fmt.Sprintf("version: 0.1\nlog: {level: info, accesslog: {disabled: true}}\nstorage:\n  filesystem: {rootdirectory: %q}\n  delete: {enabled: true}\n  cache: {blobdescriptor: inmemory}\n", r.root)
+	text := fmt.Sprintf("version: 0.1\nlog: {level: info, accesslog: {disabled: true}}\nstorage:\n  filesystem: {rootdirectory: %q}\n  delete: {enabled: %t}\n  cache: {blobdescriptor: inmemory}\n", r.root, !o.NoDelete)
 	if o.ReadOnly {
 		text += "  maintenance: {readonly: {enabled: true}}\n"
 	}

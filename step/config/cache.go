@@ -4,6 +4,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -14,10 +15,10 @@ import (
 const ociPrefix = "oci:"
 
 // CacheRepos are the places of the layer cache: those given, or the repository of the first destination with /cache added. There are none
-// without KANIKO_CACHE.
+// without KANIKO_CACHE, but in the modes that are about caches.
 func (c *Config) CacheRepos() []string {
 	switch {
-	case !c.Cache:
+	case !c.Cache && !c.Mode.keepsCaches():
 		return nil
 	case len(c.CacheRepo) > 0 || len(c.Destination) == 0:
 		return c.CacheRepo
@@ -29,6 +30,9 @@ func (c *Config) CacheRepos() []string {
 	return []string{tag.Repository.Name() + "/cache"}
 }
 
+// keepsCaches tells whether the mode is about what caches hold.
+func (m Mode) keepsCaches() bool { return m == ModeCacheList || m == ModeCachePrune }
+
 func (c *Config) checkCache() error {
 	var errs []error
 	if c.Cache && len(c.CacheRepo) == 0 && len(c.Destination) == 0 && (c.Mode == ModeBuild || c.Mode == "") {
@@ -36,6 +40,15 @@ func (c *Config) checkCache() error {
 	}
 	if c.CacheDir != "" && !filepath.IsAbs(c.CacheDir) {
 		errs = append(errs, problem("KANIKO_CACHE_DIR", c.CacheDir, "not an absolute path"))
+	}
+	if c.Mode.keepsCaches() && len(c.CacheRepo) == 0 && c.CacheDir == "" && len(c.Destination) == 0 {
+		errs = append(errs, fmt.Errorf("KANIKO_MODE=%s needs KANIKO_CACHE_REPO or KANIKO_CACHE_DIR, which say where to look", c.Mode))
+	}
+	if c.CacheMounts == CacheMountsRegistry && !c.Cache && !c.Mode.keepsCaches() {
+		errs = append(errs, problem("KANIKO_CACHE_MOUNTS", "registry", "cache mounts go where layers are kept, and that is nowhere; set KANIKO_CACHE=true"))
+	}
+	if c.CacheUnpacked && c.CacheDir == "" {
+		errs = append(errs, problem("KANIKO_CACHE_UNPACKED", "true", "there is no KANIKO_CACHE_DIR to keep them in"))
 	}
 	if c.Mode == ModeWarm && c.CacheDir == "" {
 		errs = append(errs, errors.New("KANIKO_MODE=warm needs KANIKO_CACHE_DIR, the directory that images are fetched into"))

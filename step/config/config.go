@@ -46,7 +46,7 @@ const DefaultDir = "/kaniko/work"
 
 // Source says what is built.
 type Source struct {
-	Mode           Mode   `split_words:"true" default:"build" flag:"-" desc:"What to do. build; check only runs the build checks on the Dockerfile and needs no destination; warm fetches KANIKO_IMAGE, or what the Dockerfile needs, into KANIKO_CACHE_DIR; push verifies and pushes what a build has left at KANIKO_OCI_LAYOUT_PATH or KANIKO_TAR_PATH; index puts the images of several platforms, KANIKO_IMAGE, under one digest."`
+	Mode           Mode   `split_words:"true" default:"build" flag:"-" desc:"What to do. build; check only runs the build checks on the Dockerfile and needs no destination; warm fetches KANIKO_IMAGE, or what the Dockerfile needs, into KANIKO_CACHE_DIR; push verifies and pushes what a build has left at KANIKO_OCI_LAYOUT_PATH or KANIKO_TAR_PATH; index puts the images of several platforms, KANIKO_IMAGE, under one digest; cache-list tells what KANIKO_CACHE_REPO and KANIKO_CACHE_DIR hold, as JSON on standard output; cache-prune removes from them what KANIKO_CACHE_TTL, KANIKO_CACHE_DIR_TTL and KANIKO_CACHE_DIR_MAX_SIZE say."`
 	Context        string `split_words:"true" default:"." param:"CONTEXT" desc:"The build context: a directory, also written dir://PATH; relative to the working directory."`
 	ContextSubPath string `split_words:"true" param:"CONTEXT_SUB_PATH" desc:"Directory inside the build context that is used as the context."`
 	Dockerfile     string `split_words:"true" default:"Dockerfile" param:"DOCKERFILE" desc:"The Dockerfile: absolute, relative to the working directory, or relative to the context; the first that exists. NAME.dockerignore beside it wins over the context's .dockerignore."`
@@ -97,13 +97,18 @@ type Run struct {
 
 // LayerCache says what of earlier builds is used again.
 type LayerCache struct {
-	Cache       bool          `split_words:"true" default:"false" param:"CACHE" desc:"Keep the layers that instructions make in KANIKO_CACHE_REPO, and take them from there when everything that decides about them is as it was."`
-	CacheRepo   List          `split_words:"true" param:"CACHE_REPO" desc:"Where layers are kept: a repository of a registry, or oci:DIRECTORY; both as two lines. The repository of the first destination with /cache added if unset."`
-	CacheTTL    time.Duration `split_words:"true" default:"336h" param:"CACHE_TTL" desc:"Age from which a kept layer is not used any more; 0s is no limit."`
-	NoPushCache bool          `split_words:"true" default:"false" desc:"Use the cache, but add nothing to it."`
-	CacheDir    string        `split_words:"true" param:"CACHE_DIR" desc:"Directory that keeps base images beyond the build, shared by simultaneous builds, such as a volume. Builds fill it as they go where it is writable; mode warm fills it before."`
-	Image       List          `split_words:"true" flag:"image" desc:"The images of mode warm, what the Dockerfile needs if unset; or those of mode index, by digest."`
-	NoCache     List          `split_words:"true" param:"NO_CACHE" flag:"-" desc:"true, or the names of stages, one a line, that are made anew whatever the cache has."`
+	Cache              bool          `split_words:"true" default:"false" param:"CACHE" desc:"Keep the layers that instructions make in KANIKO_CACHE_REPO, and take them from there when everything that decides about them is as it was."`
+	CacheRepo          List          `split_words:"true" param:"CACHE_REPO" desc:"Where layers are kept: a repository of a registry, or oci:DIRECTORY; both as two lines. The repository of the first destination with /cache added if unset."`
+	CacheTTL           time.Duration `split_words:"true" default:"336h" param:"CACHE_TTL" desc:"Age from which a kept layer is not used any more; 0s is no limit."`
+	NoPushCache        bool          `split_words:"true" default:"false" desc:"Use the cache, but add nothing to it."`
+	CacheDir           string        `split_words:"true" param:"CACHE_DIR" desc:"Directory that keeps base images beyond the build, shared by simultaneous builds, such as a volume. Builds fill it as they go where it is writable; mode warm fills it before."`
+	CacheDirMaxSize    Size          `split_words:"true" default:"0" flag:"-" desc:"The most that KANIKO_CACHE_DIR may hold, and each oci: directory of KANIKO_CACHE_REPO, in bytes or with k, m or g; what was not used for longest goes first, after every build and in mode cache-prune. 0 is no limit."`
+	CacheDirTTL        time.Duration `split_words:"true" default:"0s" flag:"-" desc:"Age from which something in KANIKO_CACHE_DIR goes that no build has used meanwhile; 0s is no limit."`
+	CacheUnpacked      bool          `split_words:"true" default:"false" flag:"-" desc:"Also keep base images unpacked in KANIKO_CACHE_DIR, so that a RUN begins at once. Only with isolation by namespaces and overlay; whoever can write to the directory decides what is in the images."`
+	CacheMounts        CacheMounts   `split_words:"true" default:"dir" flag:"-" desc:"Where the contents of RUN --mount=type=cache are kept: dir, in KANIKO_CACHE_DIR if that is set and writable; registry, also in the repository of KANIKO_CACHE_REPO, for pods without a volume."`
+	CacheMountsMaxSize Size          `split_words:"true" default:"2g" flag:"-" desc:"The most that one cache mount may hold to be stored in the registry, or loaded from there."`
+	Image              List          `split_words:"true" flag:"image" desc:"The images of mode warm, what the Dockerfile needs if unset; or those of mode index, by digest."`
+	NoCache            List          `split_words:"true" param:"NO_CACHE" flag:"-" desc:"true, or the names of stages, one a line, that are made anew whatever the cache has."`
 }
 
 // Registry says how registries are talked to.

@@ -111,7 +111,7 @@ func TestValues(t *testing.T) {
 		},
 		Output:     Output{Destination: List{"localhost:5000/a/b:1", "r.example/c:2"}},
 		Form:       Form{Compression: Gzip, CompressionLevel: -1, ImageFormat: OCI},
-		LayerCache: LayerCache{CacheTTL: 336 * time.Hour},
+		LayerCache: LayerCache{CacheTTL: 336 * time.Hour, CacheMounts: CacheMountsDir, CacheMountsMaxSize: 2 << 30},
 		Run: Run{
 			Isolation: IsolationAuto, Dir: DefaultDir, Network: NetworkDefault,
 			AddHost: Hosts{
@@ -190,11 +190,11 @@ func TestProblems(t *testing.T) {
 			"everything at once",
 			map[string]string{
 				"KANIKO_DESTINATIONS": dest, "KANIKO_CACHE_COPY_LAYERS": "true", "KANIKO_XYZZY_PLUGH": "1",
-				"KANIKO_MODE": "cache-list", "KANIKO_DRYRUN": "maybe", "KANIKO_COMPRESSION": "xz",
+				"KANIKO_MODE": "cache-burn", "KANIKO_DRYRUN": "maybe", "KANIKO_COMPRESSION": "xz",
 				"KANIKO_COMPRESSION_LEVEL": "fast", "KANIKO_ADD_HOST": "a\nb=c", "KANIKO_RUN_TIMEOUT": "5",
 			},
 			`unknown variables: KANIKO_DESTINATIONS (did you mean KANIKO_DESTINATION?), KANIKO_XYZZY_PLUGH; see docs/configuration.md
-KANIKO_MODE=cache-list: not supported yet; supported: build, check, warm, push, index
+KANIKO_MODE=cache-burn: not a known value; supported: build, check, warm, push, index, cache-list, cache-prune
 KANIKO_DRYRUN=maybe: write true or false
 KANIKO_COMPRESSION=xz: not a known value; supported: gzip, zstd
 KANIKO_COMPRESSION_LEVEL=fast: write a whole number

@@ -28,12 +28,28 @@ const (
 	ModePush Mode = "push"
 	// ModeIndex puts images of several platforms under one digest.
 	ModeIndex Mode = "index"
+	// ModeCacheList tells what the caches hold, ModeCachePrune removes from them what is too old or too much.
+	ModeCacheList  Mode = "cache-list"
+	ModeCachePrune Mode = "cache-prune"
 )
 
 // Decode implements envconfig.Decoder.
 func (m *Mode) Decode(value string) error {
-	later := []string{"cache-list", "cache-prune"}
-	return oneOf(m, value, later, ModeBuild, ModeCheck, ModeWarm, ModePush, ModeIndex)
+	return oneOf(m, value, ModeBuild, ModeCheck, ModeWarm, ModePush, ModeIndex, ModeCacheList, ModeCachePrune)
+}
+
+// CacheMounts is where the contents of cache mounts are kept.
+type CacheMounts string
+
+// The places of cache mounts.
+const (
+	CacheMountsDir      CacheMounts = "dir"
+	CacheMountsRegistry CacheMounts = "registry"
+)
+
+// Decode implements envconfig.Decoder.
+func (c *CacheMounts) Decode(value string) error {
+	return oneOf(c, value, CacheMountsDir, CacheMountsRegistry)
 }
 
 // Compression is how layers are compressed.
@@ -46,7 +62,7 @@ const (
 )
 
 // Decode implements envconfig.Decoder.
-func (c *Compression) Decode(value string) error { return oneOf(c, value, nil, Gzip, Zstd) }
+func (c *Compression) Decode(value string) error { return oneOf(c, value, Gzip, Zstd) }
 
 // Format is the family of media types of an image.
 type Format string
@@ -58,7 +74,7 @@ const (
 )
 
 // Decode implements envconfig.Decoder.
-func (f *Format) Decode(value string) error { return oneOf(f, value, nil, OCI, Docker) }
+func (f *Format) Decode(value string) error { return oneOf(f, value, OCI, Docker) }
 
 // Isolation is how RUN is kept apart from the builder.
 type Isolation string
@@ -72,7 +88,7 @@ const (
 
 // Decode implements envconfig.Decoder.
 func (i *Isolation) Decode(value string) error {
-	return oneOf(i, value, nil, IsolationAuto, IsolationNamespace, IsolationInPlace)
+	return oneOf(i, value, IsolationAuto, IsolationNamespace, IsolationInPlace)
 }
 
 // Network is what RUN reaches.
@@ -87,7 +103,7 @@ const (
 
 // Decode implements envconfig.Decoder.
 func (n *Network) Decode(value string) error {
-	return oneOf(n, value, nil, NetworkDefault, NetworkHost, NetworkNone)
+	return oneOf(n, value, NetworkDefault, NetworkHost, NetworkNone)
 }
 
 // LogFormat is the form of the log.
@@ -100,7 +116,7 @@ const (
 )
 
 // Decode implements envconfig.Decoder.
-func (f *LogFormat) Decode(value string) error { return oneOf(f, value, nil, LogText, LogJSON) }
+func (f *LogFormat) Decode(value string) error { return oneOf(f, value, LogText, LogJSON) }
 
 // Verbosity is the least severity that is logged.
 type Verbosity string
@@ -116,12 +132,11 @@ const (
 
 // Decode implements envconfig.Decoder.
 func (v *Verbosity) Decode(value string) error {
-	return oneOf(v, value, nil, Error, Warn, Info, Debug, Trace)
+	return oneOf(v, value, Error, Warn, Info, Debug, Trace)
 }
 
-// oneOf sets to when the value is among the supported. A value of later is
-// known to the contract but not to this version.
-func oneOf[T ~string](to *T, value string, later []string, supported ...T) error {
+// oneOf sets to when the value is among the supported.
+func oneOf[T ~string](to *T, value string, supported ...T) error {
 	if slices.Contains(supported, T(value)) {
 		*to = T(value)
 		return nil
@@ -130,11 +145,7 @@ func oneOf[T ~string](to *T, value string, later []string, supported ...T) error
 	for i, s := range supported {
 		names[i] = string(s)
 	}
-	list := "supported: " + strings.Join(names, ", ")
-	if slices.Contains(later, value) {
-		return errors.New("not supported yet; " + list)
-	}
-	return errors.New("not a known value; " + list)
+	return errors.New("not a known value; supported: " + strings.Join(names, ", "))
 }
 
 // List holds items that were written one a line or as a JSON array of strings.

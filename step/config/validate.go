@@ -89,7 +89,7 @@ func (c *Config) checkPlatform() error {
 }
 
 func (c *Config) checkDestinations() error {
-	if len(c.Destination) == 0 && !c.NoPush && !c.Dryrun && c.Mode != ModeCheck && c.Mode != ModeWarm {
+	if len(c.Destination) == 0 && !c.NoPush && !c.Dryrun && c.Mode != ModeCheck && c.Mode != ModeWarm && !c.Mode.keepsCaches() {
 		return errors.New("KANIKO_DESTINATION is not set: give the reference to push to, or KANIKO_NO_PUSH=true")
 	}
 	var errs []error

@@ -102,7 +102,7 @@ func (c *Claim) take(w Want) error {
 		}
 	}
 	missing, empty := c.state()
-	if !missing && !(empty && w.Refill) {
+	if !missing && (!empty || !w.Refill) {
 		return nil
 	}
 	if w.Make == nil {
@@ -119,7 +119,7 @@ func (c *Claim) take(w Want) error {
 			return err
 		}
 		// The lock was let go of for a moment.
-		if missing, empty = c.state(); !missing && !(empty && w.Refill) {
+		if missing, empty = c.state(); !missing && (!empty || !w.Refill) {
 			return c.flock(how)
 		}
 	}
