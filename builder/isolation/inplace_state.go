@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sort"
@@ -25,6 +24,9 @@ const asideName = ".kaniko-go"
 const (
 	journalName = "journal"
 	hiddenName  = "hidden"
+	// takenName is there from when everything has been put aside until the root is empty again: only then is what the root
+	// holds the build's, and to be removed.
+	takenName = "taken"
 )
 
 // journal says what the root held before the build, for putting it back. It is written before anything is changed.
@@ -113,7 +115,11 @@ func (a *aside) begin() error {
 		// One that leads to a mount, and one that somebody stands in, may stay.
 		_ = unix.Unlinkat(int(a.root.Fd()), a.journal.Dirs[i].Path, unix.AT_REMOVEDIR)
 	}
-	return nil
+	fd, err := unix.Openat(int(a.dir.Fd()), takenName, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
 }
 
 func hidden(i int) string { return hiddenName + "/" + strconv.Itoa(i) }
@@ -128,10 +134,17 @@ func (a *aside) newDir(pattern string) (*os.File, error) {
 	return dirfd.Open(a.dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 }
 
-// restore empties the root of what the build made and puts everything back.
+// restore empties the root of what the build made and puts everything back. It may be killed at any moment, and then be called
+// again by the next run.
 func (a *aside) restore(kept *dirfd.Kept) error {
-	if err := unpack.Clear(a.root, kept); err != nil {
-		return fmt.Errorf("emptying the root file system: %w", err)
+	var st unix.Stat_t
+	if unix.Fstatat(int(a.dir.Fd()), takenName, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		if err := unpack.Clear(a.root, kept); err != nil {
+			return fmt.Errorf("emptying the root file system: %w", err)
+		}
+		if err := unix.Unlinkat(int(a.dir.Fd()), takenName, 0); err != nil {
+			return err
+		}
 	}
 	return a.putBack()
 }
@@ -158,7 +171,14 @@ func (a *aside) putBack() error {
 	if err := errors.Join(errs...); err != nil {
 		return err // What could not be put back stays aside.
 	}
-	err := os.RemoveAll(filepath.Join(a.root.Name(), asideName))
+	// Without it, there is nothing to put back.
+	err := unix.Unlinkat(int(a.dir.Fd()), hiddenName, unix.AT_REMOVEDIR)
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
+	}
+	if err == nil {
+		err = os.RemoveAll(filepath.Join(a.root.Name(), asideName))
+	}
 	return errors.Join(err, a.dir.Close(), a.lock.Close())
 }
 
@@ -180,16 +200,16 @@ func (d savedDir) restore(root *os.File) error {
 // its builder is alive.
 func recoverRoot(root *os.File) error {
 	a := &aside{root: root}
-	dir, err := dirfd.Open(root, asideName+"/"+hiddenName, unix.O_RDONLY|unix.O_DIRECTORY)
-	if errors.Is(err, fs.ErrNotExist) {
+	var st unix.Stat_t
+	if unix.Fstatat(int(root.Fd()), asideName, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	_ = dir.Close()
 	if err := a.open(); err != nil {
 		return err
+	}
+	if unix.Fstatat(int(a.dir.Fd()), hiddenName, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		// It had not begun, or had put everything back.
+		return errors.Join(os.RemoveAll(filepath.Join(root.Name(), asideName)), a.dir.Close(), a.lock.Close())
 	}
 	b, err := os.ReadFile(fdPath(int(a.lock.Fd())))
 	if err != nil {
