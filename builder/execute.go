@@ -61,10 +61,10 @@ type stage struct {
 	tip              *tip
 
 	// result is the Tree when the stage is done, nil if nobody has asked for it yet; rest are the layers that it has over
-	// that of what the stage begins with.
-	mu     sync.Mutex
-	result *tree.Tree
-	rest   []*hit
+	// start, or if that is nil over what the stage begins with.
+	mu            sync.Mutex
+	result, start *tree.Tree
+	rest          []*hit
 	// deferred are layers that are here only by their indexes.
 	deferred []*layer.Deferred
 }

@@ -53,7 +53,7 @@ func (x *executor) stage(ctx context.Context, s *stage) error {
 			return x.file.Wrap(in.Location, &instructionError{text: in.Text, err: err})
 		}
 	}
-	s.tip, s.rest = r.tip, r.pending
+	s.tip, s.start, s.rest = r.tip, r.tree, r.pending
 	if len(r.pending) == 0 {
 		s.result = r.tree
 	}
@@ -388,10 +388,10 @@ func (x *executor) treeOf(ctx context.Context, s *stage) (*tree.Tree, error) {
 	if s.result != nil {
 		return s.result, nil
 	}
-	r := run{x: x, stage: s, pending: s.rest}
+	r := run{x: x, stage: s, tree: s.start, pending: s.rest}
 	t, err := r.current(ctx)
 	if err == nil {
-		s.result, s.rest = t, nil
+		s.result, s.start, s.rest = t, nil, nil
 	}
 	return t, err
 }

@@ -220,7 +220,7 @@ func openIndex(ctx context.Context, l *Loaded, d v1.Descriptor) (io.ReadCloser, 
 	if err != nil {
 		return nil, err
 	}
-	return &verified{ReadCloser: r, want: d, sum: sha256.New()}, nil
+	return &verified{ReadCloser: r, want: d, sum: sha256.New(), drop: l.Drop}, nil
 }
 
 // Why tells which inputs are not those of the nearest record: the one of an instruction of the same kind that has the most
@@ -390,6 +390,8 @@ type verified struct {
 		Sum(b []byte) []byte
 	}
 	n int64
+	// drop, if set, removes what is wrong.
+	drop func(v1.Descriptor)
 }
 
 // Read implements io.Reader.
@@ -398,6 +400,9 @@ func (v *verified) Read(p []byte) (int, error) {
 	_, _ = v.sum.Write(p[:n])
 	v.n += int64(n)
 	if v.n > v.want.Size || errors.Is(err, io.EOF) && (v.n != v.want.Size || hex.EncodeToString(v.sum.Sum(nil)) != v.want.Digest.Hex) {
+		if v.drop != nil {
+			v.drop(v.want)
+		}
 		return n, fmt.Errorf("%s has other bytes than its digest says", v.want.Digest)
 	}
 	return n, err

@@ -46,6 +46,8 @@ type Loaded struct {
 	Blob func(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error)
 	// Sound finds out whether a layer can be had from the place. Local bytes are read for that, those in a registry are not.
 	Sound func(ctx context.Context, d v1.Descriptor) error
+	// Drop removes a blob that is damaged, so that it is stored again when it is made again; nil where that is not for us to do.
+	Drop func(d v1.Descriptor)
 }
 
 // registryRepository is a repository in a registry.
@@ -177,12 +179,21 @@ func (r *layoutRepository) Load(_ context.Context, tag string) (*Loaded, error) 
 			Layer: func(_ context.Context, d v1.Descriptor, diffID v1.Hash) (v1.Layer, error) {
 				return partial.CompressedToLayer(&localLayer{r.Shared, d, diffID})
 			},
-			Blob:  func(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) { return r.Open(d.Digest) },
-			Sound: func(_ context.Context, d v1.Descriptor) error { return r.Verify(d) },
+			Blob: func(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) { return r.Open(d.Digest) },
+			Sound: func(_ context.Context, d v1.Descriptor) error {
+				err := r.Verify(d)
+				if err != nil {
+					r.drop(d)
+				}
+				return err
+			},
+			Drop: r.drop,
 		}, nil
 	}
 	return nil, nil //nolint:nilnil // as Load says
 }
+
+func (r *layoutRepository) drop(d v1.Descriptor) { _ = r.Remove(d.Digest) } // it may be gone, or not ours to remove
 
 func (r *layoutRepository) set(d v1.Descriptor) (*Set, error) {
 	raw, err := r.ReadAll(d, maxManifest)

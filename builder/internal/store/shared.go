@@ -90,11 +90,16 @@ func (s *Shared) Open(h v1.Hash) (*os.File, error) {
 	if err := checkHash(h); err != nil {
 		return nil, err
 	}
-	f, err := os.Open(s.BlobPath(h))
-	if err == nil {
-		s.using(f)
+	// What is no file, such as a pipe or a device, could keep its reader for ever.
+	f, err := os.OpenFile(s.BlobPath(h), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
 	}
-	return f, err
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return nil, errors.Join(fmt.Errorf("%s is no regular file", f.Name()), err, f.Close())
+	}
+	s.using(f)
+	return f, nil
 }
 
 // using notes that a file is used, which keeps it from being removed while it is open.
