@@ -4,6 +4,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# Of the commit, so that whoever builds it gets the same bytes.
+EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+# The binaries that are published, and the platforms of the images.
+ARCHES := amd64 arm64 s390x ppc64le riscv64
+IMAGE_ARCHES := amd64 arm64
+comma := ,
 FUZZTIME ?= 30s
 TESTFLAGS ?=
 # The oracles' seed; CI has a fixed one, so that it judges a change and not luck: make oracle SEED='-seed 7'
@@ -11,7 +18,8 @@ SEED ?=
 # In CI nothing may be skipped: make test NOSKIP=-no-skip
 NOSKIP ?=
 
-.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth oracle full-oracle full-corpus full-hostile bench demo clean
+.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth oracle full-oracle full-corpus full-hostile bench demo \
+  cross images size release clean force
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +85,26 @@ bench: build ## compare with BuildKit and buildah (root, half an hour); writes d
 
 demo: build ## build and push an example; needs nothing but Go
 	go run ./e2e/demo
+
+dist/linux-%/kaniko-go: force
+	CGO_ENABLED=0 GOOS=linux GOARCH=$* go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./step
+
+cross: $(ARCHES:%=dist/linux-%/kaniko-go) ## the binaries for all architectures, below dist
+
+images: build $(IMAGE_ARCHES:%=dist/linux-%/kaniko-go) ## the step images, plain and debug, as OCI layouts below dist; built by kaniko-go
+	go run ./release images -arch $(subst $() ,$(comma),$(IMAGE_ARCHES)) -version $(VERSION) -revision "$(REVISION)" -epoch $(EPOCH)
+
+size: build ## what each dependency costs; writes docs/size.md
+	mkdir -p dist
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o dist/with-symbols ./step
+	go run ./release costs -o docs/size.md dist/with-symbols
+
+release: cross images ## everything that is published, below dist, and what a maintainer does with it
+	for arch in $(ARCHES); do go run ./release sbom -version $(VERSION) -epoch $(EPOCH) -o dist/kaniko-go-linux-$$arch.spdx.json dist/linux-$$arch/kaniko-go; done
+	for image in plain debug; do tar --sort=name --mtime=@$(EPOCH) --owner=0 --group=0 --numeric-owner -C dist -cf dist/$$image.oci.tar $$image.oci; done
+	cp THIRD_PARTY_NOTICES LICENSE dist/
+	go run ./release sums dist/linux-*/kaniko-go dist/*.spdx.json dist/*.oci.tar dist/THIRD_PARTY_NOTICES dist/LICENSE
+	@sed 's/VERSION/$(VERSION)/g' release/publish.txt
 
 clean: ## remove what make made here
 	rm -rf bin dist
