@@ -29,7 +29,7 @@ func withRun() []string {
 
 func withoutRun() []string {
 	return strings.Fields(`add-plain add-tar add-tar-zstd file-heredoc-copy-modes arg-inherited-args copy-context-root copy-wildcards copy-source-kinds
-		copy-times-and-modes copy-owner-from-stage copy-capability-from-stage copy-same-twice copy-odd-names copy-link-flag copy-exclude-deep
+		copy-clamped copy-owner-from-stage copy-capability-from-stage copy-same-twice copy-odd-names copy-link-flag copy-exclude-deep
 		copy-parents-chown file-heredoc-copy-mixed ignore-everything-but stage-from-stage stage-onbuild`)
 }
 

@@ -21,7 +21,7 @@ const patience = 5.0
 // all at the same time. The build goes on soon after, and when it ends nothing is left for the container's init: no process,
 // no zombie.
 func TestDaemons(t *testing.T) {
-	w := newWorld(t, testenv.RegistryOptions{})
+	w := newWorld(t)
 	context := testenv.Dir(t)
 	compileC(t, filepath.Join(context, "daemons"), "testdata/daemons.c")
 	out, err := exec.CommandContext(t.Context(), filepath.Join(context, "daemons"), "list").Output()

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
 
 // verdict is what a kind of pod does with a Dockerfile that has a RUN.
@@ -59,7 +57,7 @@ func rows() []row {
 // refuses as the table says, and wherever it builds the image is the same to the last bit. A sample has each Dockerfile in
 // three of the 27 combinations.
 func TestMatrix(t *testing.T) {
-	w := newWorld(t, testenv.RegistryOptions{})
+	w := newWorld(t)
 	m := &matrix{world: w, cases: sample(t), digests: map[string]string{}, seen: map[string]string{}}
 	begun, combination := time.Now(), 0
 	t.Run("pod", func(t *testing.T) {

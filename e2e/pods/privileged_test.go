@@ -59,7 +59,7 @@ func nodeDisk(t *testing.T) string {
 // TestPrivileged shows that a RUN in a privileged pod is no more privileged than elsewhere: the node's disk, which the pod
 // itself may read, stays closed, and so do the settings of its kernel.
 func TestPrivileged(t *testing.T) {
-	w := newWorld(t, testenv.RegistryOptions{})
+	w := newWorld(t)
 	disk := nodeDisk(t)
 	before, err := os.ReadFile("/proc/sys/vm/swappiness")
 	if err != nil {

@@ -123,16 +123,13 @@ type world struct {
 	plain sandbox
 }
 
-func newWorld(t *testing.T, o testenv.RegistryOptions) world {
+func newWorld(t *testing.T) world {
 	t.Helper()
 	needRunc(t)
-	w := world{Registry: testenv.NewRegistry(t, o), users: newSandbox(t, true), plain: newSandbox(t, false)}
+	w := world{Registry: testenv.NewRegistry(t, testenv.RegistryOptions{}), users: newSandbox(t, true), plain: newSandbox(t, false)}
 	w.users.serve(t, w.Host)
 	w.plain.serve(t, w.Host)
 	w.base = w.Host + "/base/busybox:1"
-	if o.User != "" {
-		return w // the test pushes with its password
-	}
 	base, err := testenv.Busybox(t.Context())
 	if err != nil {
 		t.Fatal(err)

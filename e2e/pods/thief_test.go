@@ -57,7 +57,7 @@ func (t tier) gives(what string) bool {
 // TestThief has a hostile RUN look for the secrets that a pod holds, by everything that testdata/thief knows. What it obtains
 // and could do, for each way to isolate a RUN, is testdata/thief.txt.
 func TestThief(t *testing.T) {
-	w := newWorld(t, testenv.RegistryOptions{})
+	w := newWorld(t)
 	context := dockerfile(t, "ARG BASE\nFROM ${BASE}\nCOPY thief /thief\nRUN mkdir -p /mnt; /thief\nUSER 1234:1234\nRUN /thief\n")
 	writeFile(t, filepath.Join(context, ".dockerignore"), "private\n")
 	writeFile(t, filepath.Join(context, "private"), "planted_ignored-file-of-the-context")
