@@ -201,10 +201,14 @@ func (d savedDir) restore(root *os.File) error {
 func recoverRoot(root *os.File) error {
 	a := &aside{root: root}
 	var st unix.Stat_t
-	if unix.Fstatat(int(root.Fd()), asideName, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+	err := unix.Fstatat(int(root.Fd()), asideName, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	if err := a.open(); err != nil {
+	if err == nil {
+		err = a.open()
+	}
+	if err != nil {
 		return err
 	}
 	if unix.Fstatat(int(a.dir.Fd()), hiddenName, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
