@@ -26,6 +26,8 @@ const buildLimit = 4 * time.Minute
 type Build struct {
 	Binary    string
 	Situation Situation
+	// Args follow the binary.
+	Args []string
 	// Container is where it is started instead; nil for the machine's own root.
 	Container *Container
 	// Env is the whole environment but for PATH, TMPDIR, KANIKO_DIR and KANIKO_RESULTS_DIR, which are set when they are not given.
@@ -70,9 +72,9 @@ func (b Build) Run(t *testing.T) Outcome {
 	for k, v := range b.Env {
 		env[k] = v
 	}
-	argv, attr := b.Situation.command(t, own, []string{b.Binary})
+	argv, attr := b.Situation.command(t, own, append([]string{b.Binary}, b.Args...))
 	if b.Container != nil {
-		argv, attr = b.Container.command(t, own)
+		argv, attr = b.Container.command(t, own, b.Args)
 	}
 	group := newGroup(t)
 	if group != nil {

@@ -3,9 +3,11 @@
 package testenv
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -13,6 +15,8 @@ import (
 	"testing"
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,6 +41,8 @@ type Container struct {
 	NoNewPrivileges bool
 	// Without are capabilities that are missing of the default set.
 	Without []int
+	// Program is what is started; the binary if it is empty.
+	Program string
 }
 
 // program is where the binary is in a container.
@@ -53,6 +59,30 @@ func NewContainer(t *testing.T, binary string) *Container {
 	c.write(t, program, mustRead(t, binary), 0o755)
 	c.write(t, "/kaniko/files", []byte("/kaniko/\n/kaniko/executor\n/kaniko/files\n/etc/ssl/certs/ca-certificates.crt\n"), 0o644)
 	c.write(t, "/etc/ssl/certs/ca-certificates.crt", []byte("# none\n"), 0o644)
+	c.mountPod(t)
+	return c
+}
+
+// NewImageContainer makes the root of a container of an image. Its environment is the caller's to give.
+func NewImageContainer(t *testing.T, image v1.Image) *Container {
+	t.Helper()
+	NeedRoot(t)
+	Need(t, "tar")
+	c := &Container{Dir: Dir(t)}
+	flat := mutate.Extract(image)
+	defer func() { _ = flat.Close() }()
+	cmd := exec.CommandContext(t.Context(), "tar", "-xp", "--numeric-owner", "-C", c.Dir)
+	cmd.Stdin = flat
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("unpacking the image: %v\n%s", err, out)
+	}
+	c.mountPod(t)
+	return c
+}
+
+// mountPod mounts what every pod has.
+func (c *Container) mountPod(t *testing.T) {
+	t.Helper()
 	kubelet := Dir(t)
 	for name, text := range map[string]string{
 		"hosts": "127.0.0.1\tlocalhost\n", "resolv.conf": "nameserver 127.0.0.1\n", "hostname": "pod\n",
@@ -65,7 +95,6 @@ func NewContainer(t *testing.T, binary string) *Container {
 	for _, dir := range []string{"/proc", "/dev", "/sys"} {
 		c.Mount(t, dir, dir)
 	}
-	return c
 }
 
 // Mount shows a file or directory of the machine in the container.
@@ -105,7 +134,7 @@ func (c *Container) write(t *testing.T, name string, data []byte, mode os.FileMo
 }
 
 // command enters the container and becomes the binary, with the directories of the build mounted where they are.
-func (c *Container) command(t *testing.T, own string) ([]string, *syscall.SysProcAttr) {
+func (c *Container) command(t *testing.T, own string, args []string) ([]string, *syscall.SysProcAttr) {
 	t.Helper()
 	inside := *c
 	inside.Mounts = append(inside.Mounts[:len(inside.Mounts):len(inside.Mounts)], Mounted{Source: own, Target: own})
@@ -120,7 +149,8 @@ func (c *Container) command(t *testing.T, own string) ([]string, *syscall.SysPro
 	if err != nil {
 		t.Fatal(err)
 	}
-	return []string{self, containVerb, string(b), program}, &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	argv := []string{self, containVerb, string(b), cmp.Or(c.Program, program)}
+	return append(argv, args...), &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 }
 
 // contain is the verb.
