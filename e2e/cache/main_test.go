@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,6 +73,9 @@ type world struct {
 	mu       sync.Mutex
 	requests []string
 	fault    func(http.ResponseWriter, *http.Request) bool
+
+	// images and hits are counted by TestProperty.
+	images, hits atomic.Int64
 }
 
 func newWorld(t *testing.T) *world {
