@@ -18,7 +18,7 @@ SEED ?=
 # In CI nothing may be skipped: make test NOSKIP=-no-skip
 NOSKIP ?=
 
-.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth oracle full-oracle full-corpus full-hostile bench demo \
+.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth e2e-cache full-cache oracle full-oracle full-corpus full-hostile e2e-pods full-pods bench demo \
   cross images size release clean force
 
 help: ## list the targets
@@ -39,6 +39,14 @@ e2e-corpus: build ## every Dockerfile of the corpus against what BuildKit made, 
 	e2e/packages.sh
 	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 30m $(TESTFLAGS) ./e2e/corpus -buildkit fifth
 
+e2e-pods: build ## in containers as a kubelet starts them (runc, seccomp, user namespaces): a sample
+	e2e/packages.sh
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 15m -v $(TESTFLAGS) ./e2e/pods | grep -E '^(ok|FAIL|---)|^    [a-z]+_test.go|^        '
+
+full-pods: build ## 60 Dockerfiles in every kind of pod, a thief, daemons, signals, 1200 kills (an hour)
+	e2e/packages.sh
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 120m -v $(TESTFLAGS) ./e2e/pods -full | grep -E '^(ok|FAIL|---)|^    [a-z]+_test.go|^        '
+
 corpus-fifth: build ## only that fifth, only by BuildKit: does it still make what the repository says?
 	e2e/packages.sh
 	go test -count=1 -timeout 30m ./e2e/corpus -buildkit fifth -kaniko-go=false
@@ -46,6 +54,16 @@ corpus-fifth: build ## only that fifth, only by BuildKit: does it still make wha
 full-corpus: build ## the same with all of it made anew (half an hour)
 	e2e/packages.sh
 	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 60m $(TESTFLAGS) ./e2e/corpus -buildkit all
+
+e2e-cache: build ## the layer cache: requests, edits, random changes, damage, races; a sample
+	e2e/packages.sh
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 15m $(TESTFLAGS) ./e2e/cache
+	go test -count=1 -timeout 15m -run 'TestDamagedCache|TestEvicted' ./builder
+
+full-cache: build ## all of it: 2000 random changes, 10 000 damages (an hour and a half)
+	e2e/packages.sh
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 120m $(TESTFLAGS) ./e2e/cache -full
+	go test -count=1 -timeout 90m -run 'TestDamagedCache|TestEvicted' ./builder -cache-damages 5000
 
 oracle: ## random Dockerfiles and copies against BuildKit's own code, in modules apart
 	cd e2e/oracle && go vet ./... && go test -count=1 -timeout 10m ./... $(SEED)

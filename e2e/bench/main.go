@@ -43,8 +43,7 @@ type bench struct {
 
 func main() {
 	b := bench{log: os.Stderr}
-	// warm-cache joins the default when kaniko-go has a layer cache.
-	only := flag.String("workloads", "no-op,copy-only,many-runs,big-layer,multistage,many-files", "comma-separated names, or all")
+	only := flag.String("workloads", "no-op,copy-only,many-runs,big-layer,multistage,many-files,warm-cache", "comma-separated names, or all")
 	builders := flag.String("builders", "kaniko-go,buildkit,buildah", "comma-separated names")
 	flag.IntVar(&b.rounds, "n", 3, "rounds")
 	flag.DurationVar(&b.limit, "limit", 15*time.Minute, "limit of one build")
