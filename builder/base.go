@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -121,14 +122,15 @@ type baseImage struct {
 	// spool keeps layers uncompressed, because they will be unpacked or read out of order.
 	spool bool
 
-	// unpack says that all files will be on disk.
-	unpack bool
-	kept   *baseCache
+	// unpack says that all files will be on disk; onDisk that they are there from an earlier build, and need not be fetched for that.
+	unpack, onDisk bool
+	kept           *baseCache
 	// indexes are what the cache knows of the layers; nil for nothing.
 	indexes *baseIndexes
 
 	once     sync.Once
 	tree     *tree.Tree
+	pulled   atomic.Pointer[tree.Tree]
 	ingested []*layer.Ingested
 	deferred []*layer.Deferred
 	err      error
@@ -179,8 +181,17 @@ func (b *baseIndexes) deferOne(ctx context.Context, kept *baseCache, l v1.Layer)
 
 // Tree downloads, verifies and indexes all layers, once.
 func (b *baseImage) Tree(ctx context.Context) (*tree.Tree, error) {
-	b.once.Do(func() { b.tree, b.err = b.pull(ctx) })
+	b.once.Do(func() {
+		b.tree, b.err = b.pull(ctx)
+		b.pulled.Store(b.tree)
+	})
 	return b.tree, b.err
+}
+
+// is tells whether t is the image's Tree.
+func (b *baseImage) is(t *tree.Tree) bool {
+	own := b.pulled.Load()
+	return own != nil && own.Root() == t.Root()
 }
 
 func (b *baseImage) pull(ctx context.Context) (*tree.Tree, error) {

@@ -486,7 +486,9 @@ func (x *executor) fetch(ctx context.Context, s *stage) error {
 	for st := s.Stage; st != nil; st = st.Base.Stage {
 		all := x.stages[st].deferred
 		if i := st.Base.Image; i != nil {
-			all = append(slices.Clone(all), x.bases[i].deferred...)
+			if b := x.bases[i]; !b.onDisk {
+				all = append(slices.Clone(all), b.deferred...)
+			}
 		}
 		for _, d := range all {
 			g.Go(func() error { return d.Fetch(ctx) })

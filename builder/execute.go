@@ -167,11 +167,13 @@ func (x *executor) findBases() {
 			switch op := in.Op.(type) {
 			case plan.Run:
 				base(bottom(st), true, true)
-				unpacked(x.bases[bottom(st)])
+				x.unpacks(bottom(st))
 				for _, m := range op.Mounts {
 					if m.From != nil {
 						base(m.From.Image, true, true)
-						unpacked(x.bases[m.From.Image])
+						if b := x.bases[m.From.Image]; b != nil {
+							b.unpack = true
+						}
 					}
 				}
 			case plan.Workdir:
@@ -190,11 +192,16 @@ func (x *executor) findBases() {
 	}
 }
 
-// unpacked notes that all files of a base will be on disk; nil is scratch.
-func unpacked(b *baseImage) {
-	if b != nil {
-		b.unpack = true
+// unpacks notes that all files of a base, nil for scratch, will be on disk; unless they are.
+func (x *executor) unpacks(i *plan.Image) {
+	if i == nil {
+		return
 	}
+	if x.unpacked.has(i) {
+		x.bases[i].onDisk = true
+		return
+	}
+	x.bases[i].unpack = true
 }
 
 // bottom is the image that a stage begins with, through all stages between; nil for scratch.
@@ -280,7 +287,7 @@ func (x *executor) prepareRun(st *plan.Stage) error {
 		return nil
 	}
 	roots, err := isolation.New(x.Isolation, isolation.Options{
-		TempDir: x.disk.TempDir, Dir: x.disk.Dir(), Times: x.times, Credentials: x.req.Credentials, Own: x.req.writes(),
+		TempDir: x.disk.TempDir, Dir: x.disk.Dir(), Times: x.times, Credentials: x.req.Credentials, Own: x.req.writes(), Kept: x.keptBases(),
 	})
 	say := x.Log.Debug
 	if err != nil {

@@ -68,7 +68,7 @@ type registryPrune struct {
 func (p *registryPrune) records(ctx context.Context, t cache.Tagged, oldest time.Time) error {
 	if t.Err != nil {
 		p.Log.Warn(fmt.Sprintf("%s:%s cannot be read and is left alone: %v", p.repo, t.Tag, t.Err))
-		return nil
+		return nil //nolint:nilerr // what can be pruned is
 	}
 	set, n := t.Set.Since(oldest)
 	if n == 0 {
@@ -96,7 +96,7 @@ func (p *registryPrune) records(ctx context.Context, t cache.Tagged, oldest time
 // delete deletes a manifest. That the registry permits none is remembered.
 func (p *registryPrune) delete(ctx context.Context, digest v1.Hash) error {
 	if p.refused != nil {
-		return nil // It would say the same.
+		return nil //nolint:nilerr // it would say the same
 	}
 	err := p.Registry.Delete(ctx, p.repo, digest)
 	var trouble *registry.Error

@@ -29,8 +29,10 @@ type inputs struct {
 	secrets map[string][]byte
 	agents  map[string]sshAgent
 	caches  *caches
-	remotes *remotes
-	cache   *cache.Cache
+	// unpacked are base images on disk; nil where they do not outlive the build.
+	unpacked *unpackedBases
+	remotes  *remotes
+	cache    *cache.Cache
 }
 
 // open is what every verb that reads a Dockerfile begins with: build context, Dockerfile and store. done lets go of them.
@@ -46,6 +48,7 @@ func (b *Builder) open(r Request) (in inputs, done func(), err error) {
 		return in, nil, errors.Join(&environmentError{err}, bc.Close())
 	}
 	done = func() {
+		in.unpacked.close()
 		if err := in.disk.Close(); err != nil {
 			b.Log.Warn(fmt.Sprintf("clean-up of %s: %v", in.disk.Dir(), err))
 		}
@@ -66,7 +69,7 @@ func (b *Builder) gather(r Request, in *inputs) (err error) {
 	if in.images.kept, err = b.openBaseCache(r.Cache.Dir); err != nil {
 		return err
 	}
-	in.caches = b.openCaches(r, in.disk, in.images.kept)
+	in.caches, in.unpacked = b.openCaches(r, in.disk, in.images.kept), b.openUnpacked(r, in.images.kept)
 	if in.secrets, err = readSecrets(r.Secrets); err != nil {
 		return err
 	}

@@ -397,3 +397,42 @@ func TestCacheDirLimit(t *testing.T) {
 	}
 	c.mustComplete(t)
 }
+
+// TestCacheUnpacked builds on a base that is kept unpacked: it is made once, by one of several builds at the same time, stays as it was, and
+// the images are those of builds that do not have it.
+func TestCacheUnpacked(t *testing.T) {
+	c := newCaching(t, "FROM $BASE\nRUN rm /bin/ls && echo x >/bin/new && chmod 700 /tmp; test -e /bin/ls || echo gone >/gone\nCOPY seed /seed\nRUN cat /seed/s /gone >/both\n")
+	plain := map[string]string{"SOURCE_DATE_EPOCH": "1700000000", "KANIKO_CACHE_DIR": ""}
+	unpacked := with(plain, "KANIKO_CACHE_DIR", c.dir, "KANIKO_CACHE_UNPACKED", "true")
+	want := c.mustBuild(t, "1", plain).Results["IMAGE_DIGEST"]
+	var wg sync.WaitGroup
+	outcomes := make([]testenv.Outcome, 4)
+	for n := range outcomes {
+		wg.Go(func() { outcomes[n] = c.build(t, fmt.Sprint(n), unpacked) })
+	}
+	wg.Wait()
+	outcomes = append(outcomes, c.mustBuild(t, "again", unpacked))
+	for n, o := range outcomes {
+		if o.Code != 0 || o.Results["IMAGE_DIGEST"] != want {
+			t.Errorf("build %d: exit code %d, %q, want %s\n%s", n, o.Code, o.Results, want, o.Log)
+		}
+	}
+	kept, _ := filepath.Glob(filepath.Join(c.dir, "unpacked", "*", "bin", "ls"))
+	written, _ := filepath.Glob(filepath.Join(c.dir, "unpacked", "*", "bin", "new"))
+	if len(kept) != 1 || len(written) != 0 {
+		t.Errorf("kept %q, written to %q", kept, written)
+	}
+	if strings.Contains(outcomes[4].Log, "pull sha256:") {
+		t.Errorf("the last build pulled what it has unpacked:\n%s", outcomes[4].Log)
+	}
+	o := testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: map[string]string{
+		"KANIKO_MODE": "cache-prune", "KANIKO_CACHE_DIR": c.dir, "KANIKO_CACHE_DIR_MAX_SIZE": "1",
+	}}.Run(t)
+	left, _ := filepath.Glob(filepath.Join(c.dir, "unpacked", "*"))
+	if o.Code != 0 || len(left) != 0 {
+		t.Errorf("exit code %d, left %q\n%s", o.Code, left, o.Log)
+	}
+	if o := c.mustBuild(t, "after", unpacked); o.Results["IMAGE_DIGEST"] != want {
+		t.Errorf("after pruning: %q", o.Results)
+	}
+}

@@ -208,7 +208,8 @@ func output(cfg *config.Config) builder.Output {
 }
 
 func cacheOptions(cfg *config.Config) builder.CacheOptions {
-	o := builder.CacheOptions{TTL: cfg.CacheTTL, ReadOnly: cfg.NoPushCache, Off: cfg.NoCache, Dir: cfg.CacheDir,
+	o := builder.CacheOptions{
+		TTL: cfg.CacheTTL, ReadOnly: cfg.NoPushCache, Off: cfg.NoCache, Dir: cfg.CacheDir,
 		Unpacked: cfg.CacheUnpacked, DirSize: int64(cfg.CacheDirMaxSize), DirTTL: cfg.CacheDirTTL,
 		MountsTravel: cfg.CacheMounts == config.CacheMountsRegistry, MountLimit: int64(cfg.CacheMountsMaxSize),
 	}

@@ -51,6 +51,8 @@ type Options struct {
 	Credentials []string
 	// Own are further directories that the builder writes to while a RUN runs.
 	Own []string
+	// Kept has unpacked images that outlive the build, for roots that are overlays; nil for none.
+	Kept *Kept
 }
 
 // Choice is what the user asked for.

@@ -124,7 +124,10 @@ func (s Status) probeMounts() (pidNamespace bool, err error) {
 // ProbeOverlay mounts an overlay whose directories lie in dir, changes it in
 // the ways that need a capable file system, and tells why it does not work; nil
 // when it does. Nothing is left in dir. Where it fails a plain directory is the root to use.
-func (s Status) ProbeOverlay(dir string) (err error) {
+func (s Status) ProbeOverlay(dir string) error { return s.probeOverlay(dir, dir) }
+
+// probeOverlay is ProbeOverlay with a lower directory in another place.
+func (s Status) probeOverlay(lower, dir string) (err error) {
 	if !s.Namespaced {
 		return s.refusal()
 	}
@@ -133,8 +136,13 @@ func (s Status) ProbeOverlay(dir string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	below, err := os.MkdirTemp(lower, ".overlay-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(below)) }()
 	fs := FS{
-		Lowers: []string{filepath.Join(tmp, "lower")},
+		Lowers: []string{filepath.Join(below, "lower")},
 		Upper:  filepath.Join(tmp, "upper"),
 		Work:   filepath.Join(tmp, "work"),
 	}

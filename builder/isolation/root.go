@@ -24,6 +24,8 @@ type Namespaces struct {
 	times   tree.Times
 	// noOverlay is why overlay cannot be mounted, nil if it can.
 	noOverlay error
+	// kept has unpacked images that outlive the build; nil for none.
+	kept *Kept
 
 	mu    sync.Mutex
 	bases map[*tree.Inode]*base
@@ -48,6 +50,9 @@ func NewNamespaces(s Status, o Options) (*Namespaces, error) {
 	}
 	n := &Namespaces{status: s, tempDir: o.TempDir, times: o.Times, bases: map[*tree.Inode]*base{}}
 	n.noOverlay = s.ProbeOverlay(probe)
+	if o.Kept != nil && n.noOverlay == nil && s.probeOverlay(o.Kept.Dir, probe) == nil {
+		n.kept = o.Kept
+	}
 	return n, nil
 }
 
@@ -68,7 +73,7 @@ func (n *Namespaces) TempDir(pattern string) (string, error) { return n.tempDir(
 // Root implements Isolation.
 func (n *Namespaces) Root(_ context.Context, parent Root, begin, _ *tree.Tree) (Root, error) {
 	if n.noOverlay != nil {
-		return &plainRoot{ns: n, disk: tree.Empty()}, nil
+		return &plainRoot{ns: n, disk: tree.Empty()}, nil //nolint:nilerr // it is no error, but why this is the root
 	}
 	r := &overlayRoot{ns: n}
 	if p, ok := parent.(*overlayRoot); ok && p.disk != nil {
@@ -102,6 +107,9 @@ func (n *Namespaces) unpacked(ctx context.Context, t *tree.Tree) (*base, error) 
 	}
 	n.mu.Unlock()
 	b.once.Do(func() {
+		if b.dir, b.err = n.keptBase(ctx, t); b.dir != nil || b.err != nil {
+			return
+		}
 		b.dir, b.err = n.newDir("base-", t)
 		if b.err == nil {
 			b.skipped, b.err = unpack.Apply(ctx, b.dir, tree.Empty(), t, unpack.Lower)
