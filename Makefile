@@ -3,10 +3,15 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# Asked once: the tree may change while make runs.
+ifndef VERSION
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+endif
 # Of the commit, so that whoever builds it gets the same bytes.
-EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
-REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+ifndef EPOCH
+EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+REVISION := $(shell git rev-parse HEAD 2>/dev/null)
+endif
 # The binaries that are published, and the platforms of the images.
 ARCHES := amd64 arm64 s390x ppc64le riscv64
 IMAGE_ARCHES := amd64 arm64
