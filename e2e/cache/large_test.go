@@ -50,6 +50,25 @@ func TestLargeBase(t *testing.T) {
 	env := with(cached(w.host+"/cache"), "KANIKO_BUILD_ARG", "BASE="+w.host+"/base/large:1")
 	first := w.mustBuild(t, dir, w.host+"/large:1", env)
 
+	// The best of three, for the machine may be busy with something else.
+	best, most := time.Hour, int64(0)
+	for n := range 3 {
+		wall, peak := measured(t, with(env, "KANIKO_CONTEXT", dir, "KANIKO_DESTINATION", fmt.Sprintf("%s/elsewhere%d:1", w.host, n)))
+		best, most = min(best, wall), max(most, peak)
+	}
+	t.Logf("%d MB base: %v, %.1f MB anonymous", size>>20, best.Round(time.Millisecond), float64(most)/1e6)
+	if best > limit || most > maxAnonymous {
+		t.Errorf("a full hit took %v (at most %v) and %.1f MB (at most %.0f)", best, limit, float64(most)/1e6, maxAnonymous/1e6)
+	}
+	got := pull(t, w.host+"/elsewhere0:1")
+	if d, err := got.Digest(); err != nil || d.String() != first.digest {
+		t.Errorf("digest %v, want %s: %v", d, first.digest, err)
+	}
+}
+
+// measured builds, and tells how long that took and the most memory that cannot be reclaimed.
+func measured(t *testing.T, env map[string]string) (wall time.Duration, peak int64) {
+	t.Helper()
 	group, err := cgroup.New(fmt.Sprintf("kaniko-go-e2e-cache-%d", os.Getpid()))
 	if err != nil {
 		t.Skipf("memory cannot be measured here: %v", err)
@@ -60,7 +79,7 @@ func TestLargeBase(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "KANIKO_DIR=" + work, "KANIKO_RESULTS_DIR=" + filepath.Join(work, "results"), "KANIKO_CONTEXT=" + dir, "KANIKO_DESTINATION=" + w.host + "/elsewhere:1"}
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "KANIKO_DIR=" + work, "KANIKO_RESULTS_DIR=" + filepath.Join(work, "results")}
 	for k, v := range env {
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}
@@ -68,28 +87,19 @@ func TestLargeBase(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	done, peak := make(chan error, 1), int64(0)
+	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
-	for running := true; running; {
+	for {
 		select {
-		case err = <-done:
-			running = false
+		case err := <-done:
+			if err != nil {
+				t.Fatalf("%v\n%s", err, log.String())
+			}
+			return time.Since(start), peak
 		case <-time.After(2 * time.Millisecond):
 			if n, err := group.Anonymous(); err == nil {
 				peak = max(peak, n)
 			}
 		}
-	}
-	wall := time.Since(start)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, log.String())
-	}
-	t.Logf("%d MB base: %v, %.1f MB anonymous", size>>20, wall.Round(time.Millisecond), float64(peak)/1e6)
-	if wall > limit || peak > maxAnonymous {
-		t.Errorf("a full hit took %v (at most %v) and %.1f MB (at most %.0f)", wall, limit, float64(peak)/1e6, maxAnonymous/1e6)
-	}
-	got := pull(t, w.host+"/elsewhere:1")
-	if d, err := got.Digest(); err != nil || d.String() != first.digest {
-		t.Errorf("digest %v, want %s: %v", d, first.digest, err)
 	}
 }
