@@ -5,6 +5,7 @@ package testenv
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -43,6 +44,10 @@ type Container struct {
 	Without []int
 	// Program is what is started; the binary if it is empty.
 	Program string
+	// WorkDir is where; the build's own directory if it is empty.
+	WorkDir string
+	// UID is who starts it.
+	UID int
 }
 
 // program is where the binary is in a container.
@@ -167,7 +172,7 @@ func contain(spec string) error {
 	if err := c.enter(); err != nil {
 		return err
 	}
-	if err := unix.Chdir(cwd); err != nil {
+	if err := unix.Chdir(cmp.Or(c.WorkDir, cwd)); err != nil {
 		return err
 	}
 	// A runtime loads the filter while it still may, so that new privileges stay possible.
@@ -176,7 +181,11 @@ func contain(spec string) error {
 			return err
 		}
 	}
-	return dropTo(c.Without)
+	if err := dropTo(c.Without); err != nil || c.UID == 0 {
+		return err
+	}
+	// Capabilities of a thread that is no longer root's go.
+	return errors.Join(unix.Setgroups(nil), unix.Setresgid(c.UID, c.UID, c.UID), unix.Setresuid(c.UID, c.UID, c.UID))
 }
 
 // enter makes the mounts and the root.
