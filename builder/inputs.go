@@ -13,6 +13,7 @@ import (
 	"github.com/kaniko-go/kaniko-go/builder/internal/buildcontext"
 	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
 	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
+	"github.com/kaniko-go/kaniko-go/builder/internal/fetch"
 	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
 	"github.com/kaniko-go/kaniko-go/builder/internal/store"
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
@@ -79,7 +80,7 @@ func (b *Builder) gather(r Request, in *inputs) (err error) {
 	for _, s := range in.secrets {
 		b.Log.Mask(string(s))
 	}
-	in.remotes = &remotes{disk: in.disk, secrets: in.secrets, agents: in.agents, knownHosts: r.KnownHosts, now: time.Now, say: func(s string) { b.Log.Info(s) }}
+	in.remotes = &remotes{disk: in.disk, secrets: in.secrets, agents: in.agents, knownHosts: fetch.ReadKnownHosts(r.KnownHosts), now: time.Now, say: func(s string) { b.Log.Info(s) }}
 	if r.asks("BUILDKIT_CONTEXT_KEEP_GIT_DIR") {
 		keep := true
 		in.remotes.keepGitDir = &keep

@@ -4,11 +4,7 @@ package builder
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,7 +21,7 @@ type remotes struct {
 	disk       *store.Store
 	secrets    map[string][]byte
 	agents     map[string]sshAgent
-	knownHosts []string
+	knownHosts fetch.KnownHosts
 	now        func() time.Time
 	// keepGitDir is what BUILDKIT_CONTEXT_KEEP_GIT_DIR asks for, of contexts.
 	keepGitDir *bool
@@ -138,11 +134,7 @@ func (f *remotes) ssh() *fetch.SSH {
 	if !ok {
 		return nil
 	}
-	known := slices.DeleteFunc(slices.Clone(f.knownHosts), func(name string) bool {
-		_, err := os.Stat(name)
-		return errors.Is(err, fs.ErrNotExist)
-	})
-	return &fetch.SSH{Agent: a.socket, Keys: a.pem, KnownHosts: known}
+	return &fetch.SSH{Agent: a.socket, Keys: a.pem, KnownHosts: f.knownHosts}
 }
 
 // context is the Tree of a named context that a URL leads to: a repository, or one file that is called "context".

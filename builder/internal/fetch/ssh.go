@@ -6,7 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -22,8 +25,32 @@ type SSH struct {
 	Agent string
 	// Keys are private keys in PEM, without a passphrase. They are tried before those of the agent.
 	Keys [][]byte
-	// KnownHosts are files in the format of known_hosts. A server that is in none of them is refused.
-	KnownHosts []string
+	// KnownHosts are the servers' keys. A server that is not among them is refused.
+	KnownHosts KnownHosts
+}
+
+// KnownHosts are the keys of servers, as ReadKnownHosts found them. The zero value knows none.
+type KnownHosts struct {
+	callback   ssh.HostKeyCallback
+	algorithms func(address string) []string
+	err        error
+}
+
+// ReadKnownHosts reads files in the format of known_hosts, those of them that there are. They are read at once, for a RUN may change them
+// later; what is wrong with them is told when a server is asked for.
+func ReadKnownHosts(files []string) KnownHosts {
+	there := slices.DeleteFunc(slices.Clone(files), func(name string) bool {
+		_, err := os.Stat(name)
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	if len(there) == 0 {
+		return KnownHosts{}
+	}
+	db, err := gitssh.NewKnownHostsDb(there...)
+	if err != nil {
+		return KnownHosts{err: err}
+	}
+	return KnownHosts{callback: db.HostKeyCallback(), algorithms: db.HostKeyAlgorithms}
 }
 
 // transport returns a client for one server. done closes the connection to the agent.
@@ -31,12 +58,11 @@ func (s *SSH) transport(ctx context.Context, r remote, timeout time.Duration) (t
 	if s == nil || s.Agent == "" && len(s.Keys) == 0 {
 		return nil, nil, nil, errors.New("an ssh address needs an ssh agent or key, and none was given")
 	}
-	if len(s.KnownHosts) == 0 {
-		return nil, nil, nil, errors.New("an ssh address needs a known_hosts file to know the server by, and none was given")
+	if s.KnownHosts.err != nil {
+		return nil, nil, nil, fmt.Errorf("known_hosts: %w", local(s.KnownHosts.err))
 	}
-	known, err := gitssh.NewKnownHostsDb(s.KnownHosts...)
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("known_hosts: %w", local(err))
+	if s.KnownHosts.callback == nil {
+		return nil, nil, nil, errors.New("an ssh address needs a known_hosts file to know the server by, and none was given")
 	}
 	signers, err := s.signers()
 	if err != nil {
@@ -71,8 +97,8 @@ func (s *SSH) transport(ctx context.Context, r remote, timeout time.Duration) (t
 	return gitssh.DefaultClient, &sshAuth{ssh.ClientConfig{
 		User:              user,
 		Auth:              []ssh.AuthMethod{ssh.PublicKeysCallback(signers)},
-		HostKeyCallback:   known.HostKeyCallback(),
-		HostKeyAlgorithms: known.HostKeyAlgorithms(net.JoinHostPort(r.hostname(), strconv.Itoa(n))),
+		HostKeyCallback:   s.KnownHosts.callback,
+		HostKeyAlgorithms: s.KnownHosts.algorithms(net.JoinHostPort(r.hostname(), strconv.Itoa(n))),
 		Timeout:           timeout,
 	}}, done, nil
 }

@@ -127,13 +127,13 @@ func TestGitOverSSH(t *testing.T) {
 		ssh   SSH
 		fails string
 	}{
-		{name: "key", ssh: SSH{Keys: [][]byte{private}, KnownHosts: []string{known}}},
-		{name: "agent", ssh: SSH{Agent: socket, KnownHosts: []string{known}}},
-		{name: "other key in the agent", ssh: SSH{Agent: serveAgent(t, other), KnownHosts: []string{known}}, fails: "unable to authenticate"},
-		{name: "other server", ssh: SSH{Keys: [][]byte{private}, KnownHosts: []string{strangers}}, fails: "key mismatch"},
-		{name: "no agent", ssh: SSH{Agent: socket + "-none", KnownHosts: []string{known}}, fails: "ssh agent"},
-		{name: "no key", ssh: SSH{Keys: [][]byte{[]byte("x")}, KnownHosts: []string{known}}, fails: "ssh key"},
-		{name: "no known hosts", ssh: SSH{Keys: [][]byte{private}, KnownHosts: []string{known + "-none"}}, fails: "known_hosts"},
+		{name: "key", ssh: SSH{Keys: [][]byte{private}, KnownHosts: ReadKnownHosts([]string{known})}},
+		{name: "agent", ssh: SSH{Agent: socket, KnownHosts: ReadKnownHosts([]string{known})}},
+		{name: "other key in the agent", ssh: SSH{Agent: serveAgent(t, other), KnownHosts: ReadKnownHosts([]string{known})}, fails: "unable to authenticate"},
+		{name: "other server", ssh: SSH{Keys: [][]byte{private}, KnownHosts: ReadKnownHosts([]string{strangers})}, fails: "key mismatch"},
+		{name: "no agent", ssh: SSH{Agent: socket + "-none", KnownHosts: ReadKnownHosts([]string{known})}, fails: "ssh agent"},
+		{name: "no key", ssh: SSH{Keys: [][]byte{[]byte("x")}, KnownHosts: ReadKnownHosts([]string{known})}, fails: "ssh key"},
+		{name: "no known hosts", ssh: SSH{Keys: [][]byte{private}, KnownHosts: ReadKnownHosts([]string{known + "-none"})}, fails: "known_hosts"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := gitOptions()
@@ -154,7 +154,7 @@ func TestGitOverSSH(t *testing.T) {
 		})
 	}
 	o := gitOptions()
-	o.SSH = &SSH{Keys: [][]byte{private}, KnownHosts: []string{known}}
+	o.SSH = &SSH{Keys: [][]byte{private}, KnownHosts: ReadKnownHosts([]string{known})}
 	if _, _, err := Git(t.Context(), newStore(t), "ssh://git@"+srv.addr+"/none.git", o); err == nil {
 		t.Error("a repository that does not exist was fetched")
 	}
