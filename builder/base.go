@@ -217,7 +217,7 @@ func (b *baseImage) pull(ctx context.Context) (*tree.Tree, error) {
 				indexes[i], ingested[i].Index = ingested[i].Index, nil
 			}
 			if err != nil {
-				return fmt.Errorf("image %s: %w", b.image.name, err)
+				return &baseError{fmt.Errorf("image %s: %w", b.image.name, err)}
 			}
 			return nil
 		})
@@ -228,7 +228,7 @@ func (b *baseImage) pull(ctx context.Context) (*tree.Tree, error) {
 	t := tree.Empty()
 	for i, idx := range indexes {
 		if t, err = idx.Apply(t); err != nil {
-			return nil, fmt.Errorf("image %s: layer %d: %w", b.image.name, i+1, err)
+			return nil, &baseError{fmt.Errorf("image %s: layer %d: %w", b.image.name, i+1, err)}
 		}
 		indexes[i] = nil
 	}

@@ -45,6 +45,12 @@ type environmentError struct{ err error }
 func (e *environmentError) Error() string { return e.err.Error() }
 func (e *environmentError) Unwrap() error { return e.err }
 
+// baseError is an image to begin with, or to copy from, whose layers cannot be read.
+type baseError struct{ err error }
+
+func (e *baseError) Error() string { return e.err.Error() }
+func (e *baseError) Unwrap() error { return e.err }
+
 // instructionError is an instruction that failed.
 type instructionError struct {
 	text string
@@ -77,6 +83,7 @@ func ExitCode(err error) int {
 		tampered     *isolation.TamperError
 		environment  *environmentError
 		setup        *setupError
+		base         *baseError
 		instruction  *instructionError
 		file         *dockerfile.Error
 		fetched      *fetch.Error
@@ -91,6 +98,8 @@ func ExitCode(err error) int {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS),
 		errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.As(err, &refused), errors.As(err, &environment):
 		return ExitEnvironment
+	case errors.As(err, &base):
+		return ExitDockerfile
 	case errors.As(err, &instruction):
 		return ExitInstruction
 	case errors.As(err, &setup):
