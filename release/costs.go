@@ -3,18 +3,16 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
+	"debug/elf"
 	"errors"
 	"flag"
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -37,32 +35,40 @@ func costsCommand(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	symbols, err := exec.CommandContext(ctx, "go", "tool", "nm", "-size", f.Arg(0)).Output()
+	symbols, err := readSymbols(f.Arg(0))
 	if err != nil {
-		return fmt.Errorf("go tool nm: %w", err)
+		return err
 	}
 	return os.WriteFile(*out, costs(symbols, modules, info.Size()), 0o644)
 }
 
+// readSymbols lists those that take room in the file, which variables that begin as zero do not.
+func readSymbols(binary string) ([]elf.Symbol, error) {
+	f, err := elf.Open(binary)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	symbols, err := f.Symbols()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", binary, err)
+	}
+	return slices.DeleteFunc(symbols, func(s elf.Symbol) bool {
+		return int(s.Section) >= len(f.Sections) || f.Sections[s.Section].Type == elf.SHT_NOBITS
+	}), nil
+}
+
 // costs is the page: the largest first.
-func costs(symbols []byte, modules []module, whole int64) []byte {
+func costs(symbols []elf.Symbol, modules []module, whole int64) []byte {
 	const (
 		standard = "Go's standard library"
-		runtime  = "Go's runtime: function tables, types, strings, garbage collector"
+		runtime  = "Go's runtime, types and strings"
 		ours     = "kaniko-go"
 	)
 	sizes := map[string]int64{}
-	for s := bufio.NewScanner(bytes.NewReader(symbols)); s.Scan(); {
-		// ADDRESS SIZE TYPE NAME, where the name may have blanks and b and B take no room in the file.
-		fields := strings.Fields(s.Text())
-		if len(fields) < 4 || strings.EqualFold(fields[2], "b") || fields[2] == "U" {
-			continue
-		}
-		size, err := strconv.ParseInt(fields[1], 10, 64)
-		if err != nil {
-			continue
-		}
-		switch pkg := packageOf(fields[3]); {
+	for _, symbol := range symbols {
+		size := int64(symbol.Size)
+		switch pkg := packageOf(symbol.Name); {
 		case pkg == "main" || within(pkg, "github.com/kaniko-go/kaniko-go"):
 			sizes[ours] += size
 		case pkg == "" || pkg == "runtime" || strings.HasPrefix(pkg, "internal/runtime"):
@@ -83,21 +89,26 @@ func costs(symbols []byte, modules []module, whole int64) []byte {
 
 # What the binary is made of
 
-%.1f MB as published for linux/amd64. Below is the code and data of each module by its symbols; function tables, types and strings, which grow with
-all of it, cannot be told apart and are one line.
+%.1f MB as published for linux/amd64; the image adds 0.2 MB of certificates. Below is the code and data of each module by its symbols. The tables of
+functions and lines, which grow with all of it by about half as much again, belong to nobody.
+
+What is not the standard library is there because its alternative is worse: BuildKit's parser, with protobuf that it brings, so that the language
+is BuildKit's own; klauspost/compress, so that layers are compressed twice as fast and zstd is known at all; the three clouds' own libraries, so that no
+login helper has to be a program in the image; go-git, so that git sources need no git; x/crypto for SSH.
 
 | module | KB |
 |---|---|
 `, float64(whole)/1e6)
-	rest := int64(0)
+	rest, tables := int64(0), whole
 	for i, name := range names {
+		tables -= sizes[name]
 		if i >= 20 {
 			rest += sizes[name]
 			continue
 		}
 		fmt.Fprintf(&out, "| %s | %d |\n", name, sizes[name]/1000)
 	}
-	fmt.Fprintf(&out, "| everything else | %d |\n", rest/1000)
+	fmt.Fprintf(&out, "| everything else | %d |\n| tables of functions and lines | %d |\n", rest/1000, tables/1000)
 	return out.Bytes()
 }
 
