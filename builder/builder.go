@@ -83,6 +83,8 @@ type Output struct {
 	Level       int
 	// Docker asks for Docker's media types instead of OCI's.
 	Docker bool
+	// Annotations are those of each platform's manifest. Docker's have none.
+	Annotations map[string]string
 }
 
 // pushes returns where the image is pushed to.

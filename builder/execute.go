@@ -307,9 +307,10 @@ func (x *executor) prepareRun(st *plan.Stage) error {
 func (x *executor) image(ctx context.Context) (v1.Image, error) {
 	target := x.plan.Target
 	spec := image.Spec{
-		Config: target.Config,
-		Epoch:  x.times.Epoch,
-		Docker: x.req.Output.Docker,
+		Config:      target.Config,
+		Epoch:       x.times.Epoch,
+		Docker:      x.req.Output.Docker,
+		Annotations: x.req.Output.Annotations,
 	}
 	var chain []*stage
 	for s := target; s != nil; s = s.Base.Stage {

@@ -27,8 +27,9 @@ func TestFlagsOnly(t *testing.T) {
 		env  map[string]string
 		argv []string
 		// notes are in the log.
-		notes []string
-		files map[string]string // what has been written below out, with DIGEST for the image's
+		notes       []string
+		annotations map[string]string
+		files       map[string]string // what has been written below out, with DIGEST for the image's
 	}{
 		{name: "args of a pod", argv: []string{"--dockerfile=./docker/Dockerfile", "--context=dir://" + directory, "--destination=" + w.Host + "/flags:1"}},
 		{name: "a job's script", env: map[string]string{"CI_TEXT": "x", "KANIKO_IMAGE_TAG": "1"}, argv: []string{
@@ -38,11 +39,11 @@ func TestFlagsOnly(t *testing.T) {
 		{name: "letters", argv: []string{"-c", directory, "-f", directory + "/docker/Dockerfile", "-d", w.Host + "/flags:1", "-v=warn", "--target=first"}},
 		{name: "all that people write", argv: []string{
 			"--context=" + directory, "--build-arg=BASE=" + w.base, "--destination=" + w.Host + "/flags:1", "--cache=true", "--cache-repo=" + w.Host + "/flags/cache",
-			"--cache-ttl=24h", "--cache-copy-layers", "--cache-run-layers=true", "--snapshot-mode=redo", "--use-new-run", "--compressed-caching=false", "--cleanup", "--reproducible", "--label=a=b",
+			"--cache-ttl=24h", "--cache-copy-layers", "--cache-run-layers=true", "--snapshot-mode=redo", "--use-new-run", "--compressed-caching=false", "--cleanup", "--reproducible", "--label=a=b", "--annotation=org.example.a=b c",
 			"--verbosity=debug", "--log-format=color", "--log-timestamp", "--image-fs-extract-retry=3", "--push-retry=5", "--image-download-retry", "5",
 			"--skip-unused-stages=true", "--ignore-var-run", "--insecure-registry=" + w.Host, "--skip-tls-verify", "--digest-file=" + out + "/digest",
 			"--image-name-with-digest-file=" + out + "/name", "--image-name-tag-with-digest-file=" + out + "/tag", "--compression=zstd", "--compression-level=3",
-		}, notes: []string{"--snapshot-mode has no meaning here", "--use-new-run has no meaning here", "--cleanup has no meaning here"}, files: map[string]string{
+		}, notes: []string{"--snapshot-mode has no meaning here", "--use-new-run has no meaning here", "--cleanup has no meaning here"}, annotations: map[string]string{"org.example.a": "b c"}, files: map[string]string{
 			"digest": "DIGEST", "name": w.Host + "/flags@DIGEST", "tag": w.Host + "/flags:1@DIGEST",
 		}},
 	} {
@@ -58,6 +59,13 @@ func TestFlagsOnly(t *testing.T) {
 			digest, err := image.Digest()
 			if err != nil {
 				t.Fatal(err)
+			}
+			manifest, err := image.Manifest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.annotations, manifest.Annotations); diff != "" {
+				t.Errorf("annotations (-want +got):\n%s", diff)
 			}
 			for name, want := range c.files {
 				got, err := os.ReadFile(filepath.Join(out, name))

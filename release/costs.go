@@ -90,10 +90,10 @@ func costs(symbols []elf.Symbol, modules []module, whole int64) []byte {
 # What the binary is made of
 
 %.1f MB as published for linux/amd64; the image adds 0.2 MB of certificates. Below is the code and data of each module by its symbols. The tables of
-functions and lines, which grow with all of it by about half as much again, belong to nobody.
+functions and lines, which grow with all of it and are nearly as much again, belong to nobody.
 
 What is not the standard library is there because its alternative is worse: BuildKit's parser, with protobuf that it brings, so that the language
-is BuildKit's own; klauspost/compress, so that layers are compressed twice as fast and zstd is known at all; the three clouds' own libraries, so that no
+is BuildKit's own; klauspost/compress, so that layers are compressed faster and zstd is known at all; the three clouds' own libraries, so that no
 login helper has to be a program in the image; go-git, so that git sources need no git; x/crypto for SSH.
 
 | module | KB |

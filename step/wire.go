@@ -204,6 +204,7 @@ func output(cfg *config.Config) builder.Output {
 		Compression:   string(cfg.Compression),
 		Level:         max(cfg.CompressionLevel, 0),
 		Docker:        cfg.ImageFormat == config.Docker,
+		Annotations:   cfg.Annotation.Map(),
 	}
 }
 

@@ -53,6 +53,7 @@ type Source struct {
 	Target         string `split_words:"true" param:"TARGET" desc:"Name or number of the stage to build; the last one if unset."`
 	BuildArg       Pairs  `split_words:"true" param:"BUILD_ARGS" desc:"Build arguments, KEY=VALUE. A KEY alone takes the value of the variable of that name from the environment, and is left out when there is none."`
 	Label          Pairs  `split_words:"true" param:"LABELS" desc:"Labels for the image, KEY=VALUE; they win over LABEL instructions."`
+	Annotation     Pairs  `split_words:"true" desc:"Annotations for the manifest of the image, KEY=VALUE; of every platform's. Those of the base image are not handed on."`
 	BuildContext   Pairs  `split_words:"true" param:"BUILD_CONTEXTS" flag:"-" desc:"More build contexts, NAME=VALUE, for FROM, COPY --from and RUN --mount; they take the place of the stage or image of that name. VALUE is a directory, docker-image://REF, oci-layout://DIR@DIGEST, oci-layout://DIR:TAG, or a git or http URL. NAME::os/arch is for that platform alone. One that the build does not need is never touched."`
 	Platform       List   `split_words:"true" param:"PLATFORMS" flag:"-" desc:"The platform of the image, os/arch or os/arch/variant; that of the machine if unset. Several give an index."`
 	CustomPlatform string `split_words:"true" desc:"The older name of KANIKO_PLATFORM, for one."`

@@ -87,6 +87,7 @@ func differences() map[string]string {
 		"dockerfile":           "A URL is an error in this version. NAME.dockerignore beside the Dockerfile is read.",
 		"target":               "Of several names, A,B, only the first is built, which is the one that kaniko pushes.",
 		"build-arg":            "A KEY without value that the environment does not have is left out; kaniko makes it empty.",
+		"annotation":           "With the Docker format an error, as its manifests have none.",
 		"ignore-path":          "Of changes by RUN only. COPY to such a path is not ignored.",
 		"digest-file":          "A path; an https URL is an error in this version. Written only after everything else has succeeded.",
 		"compression-level":    "-1 is the default level of the compressor; kaniko's is its fastest.",
@@ -190,7 +191,6 @@ func withoutVariable() []Flag {
 			Note: "not supported: every instruction is a layer, and what one removes stays in the layer below; build in one stage and COPY --from it into another",
 		},
 		{Name: "materialize", Kind: KindBool, Refused: true, Note: "not supported: " + rooted},
-		{Name: "annotation", Kind: KindList, Refused: true, Note: "annotations of the manifest are not supported yet; --label sets labels"},
 		{Name: "bucket", Short: "b", Kind: KindValue, Refused: true, Note: "build contexts from a bucket are not supported yet; give a directory with --context"},
 		{Name: "push-ignore-immutable-tag-errors", Kind: KindBool, Refused: true, Note: "not supported yet: a push that is refused is a failure"},
 	}

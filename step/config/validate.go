@@ -162,6 +162,9 @@ func (c *Config) checkImage() error {
 			errs = append(errs, problem("KANIKO_COMPRESSION", string(Zstd), "the file of KANIKO_TAR_PATH cannot hold zstd layers; use gzip, or KANIKO_OCI_LAYOUT_PATH"))
 		}
 	}
+	if c.ImageFormat == Docker && len(c.Annotation) > 0 {
+		errs = append(errs, errors.New("KANIKO_ANNOTATION: Docker's manifests have no annotations; use KANIKO_IMAGE_FORMAT=oci, or KANIKO_LABEL"))
+	}
 	if l := c.CompressionLevel; l != -1 && (l < 1 || l > highest) {
 		errs = append(errs, fmt.Errorf("KANIKO_COMPRESSION_LEVEL=%d: %s has the levels 1 to %d, and -1 for a good default", l, c.Compression, highest))
 	}
