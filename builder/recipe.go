@@ -212,14 +212,13 @@ func digestContent(h hash.Hash, c tree.Change, sum string) {
 	_, _ = io.WriteString(h, "\n")
 }
 
-// digestMetadata adds what is not in digestContent; links has the first change of each inode that has several.
+// digestMetadata adds what is not in digestContent, of the n-th change; links has the first change of each inode that has several.
 func (x *executor) digestMetadata(h hash.Hash, c tree.Change, links map[*tree.Inode]int, n int) {
 	ino := c.Inode
 	if ino == nil {
-		_, _ = fmt.Fprintf(h, "%q gone\n", c.Path)
 		return
 	}
-	_, _ = fmt.Fprintf(h, "%q %o %d %d", c.Path, ino.Mode, ino.UID, ino.GID)
+	_, _ = fmt.Fprintf(h, "%d %o %d %d", n, ino.Mode, ino.UID, ino.GID)
 	for _, k := range slices.Sorted(keysOf(ino.Xattrs)) {
 		_, _ = fmt.Fprintf(h, " %q=%q", k, ino.Xattrs[k])
 	}

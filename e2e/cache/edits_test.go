@@ -67,6 +67,8 @@ type edit struct {
 	plain, withEpoch []string
 	// buildkit is what BuildKit's cache makes of it, "" where it hits and misses the same as ours does without an epoch.
 	buildkit string
+	// says is what the log says of the first miss.
+	says string
 }
 
 func since(first string) []string {
@@ -110,22 +112,22 @@ func edits() []edit {
 	everything := append([]string{toolDir, toolCopy, toolRun}, since(appDir)...)
 	return []edit{
 		{name: "nothing", change: func(*testing.T, *world, string, map[string]string) {}},
-		{name: "content", change: replace("a.txt", "a", "b"), plain: since(copyFile), withEpoch: since(copyFile)},
-		{name: "mode", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
+		{name: "content", says: "; not in the cache: files changed\n", change: replace("a.txt", "a", "b"), plain: since(copyFile), withEpoch: since(copyFile)},
+		{name: "mode", says: "; not in the cache: metadata of files changed\n", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
 			if err := os.Chmod(filepath.Join(dir, "a.txt"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}, plain: since(copyFile), withEpoch: since(copyFile)},
-		{name: "rename", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
+		{name: "rename", says: "; not in the cache: files changed\n", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
 			if err := os.Rename(filepath.Join(dir, "dir/x"), filepath.Join(dir, "dir/z")); err != nil {
 				t.Fatal(err)
 			}
 			settle(t, dir)
 		}, plain: since(copyDir), withEpoch: since(copyDir)},
-		{name: "ARG", change: variable("KANIKO_BUILD_ARG", "BASE\nVERSION=2"), plain: since(runSecret), withEpoch: []string{runSecret, runBound, runVersion}},
+		{name: "ARG", says: "; not in the cache: variable VERSION changed\n", change: variable("KANIKO_BUILD_ARG", "BASE\nVERSION=2"), plain: since(runSecret), withEpoch: []string{runSecret, runBound, runVersion}},
 		{name: "default of ARG", change: replace("Dockerfile", "VERSION=1", "VERSION=3"), plain: since(runSecret), withEpoch: []string{runSecret, runBound, runVersion}},
-		{name: "ENV", change: replace("Dockerfile", "MODE=fast", "MODE=slow"), plain: since(runSecret), withEpoch: []string{runSecret, runBound, runVersion}},
-		{name: "heredoc body", change: replace("Dockerfile", "text\n", "other\n"), plain: since(heredoc), withEpoch: since(heredoc)},
+		{name: "ENV", says: "; not in the cache: variable MODE changed\n", change: replace("Dockerfile", "MODE=fast", "MODE=slow"), plain: since(runSecret), withEpoch: []string{runSecret, runBound, runVersion}},
+		{name: "heredoc body", says: "; not in the cache: file EOF, files changed\n", change: replace("Dockerfile", "text\n", "other\n"), plain: since(heredoc), withEpoch: since(heredoc)},
 		{name: "ignore file hides a copied file", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
 			put(t, dir, ".dockerignore", "dir/x\n")
 		}, plain: since(copyDir), withEpoch: since(copyDir)},
@@ -133,16 +135,16 @@ func edits() []edit {
 			put(t, dir, ".dockerignore", "unused\n")
 		}},
 		{name: "secret value", change: variable("TOKEN", "another")},
-		{name: "bound file", change: replace("bound/b", "b", "c"), plain: since(runBound), withEpoch: since(runBound)},
+		{name: "bound file", says: "; not in the cache: mount 1 files changed\n", change: replace("bound/b", "b", "c"), plain: since(runBound), withEpoch: since(runBound)},
 		{name: "bound file in place of another", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
 			if err := os.Rename(filepath.Join(dir, "bound/b"), filepath.Join(dir, "bound/c")); err != nil {
 				t.Fatal(err)
 			}
 			settle(t, dir)
 		}, plain: since(runBound), withEpoch: []string{runBound}},
-		{name: "command", change: replace("Dockerfile", "echo $VERSION $MODE", "echo $MODE"), plain: []string{"RUN echo $MODE >version"}, withEpoch: []string{"RUN echo $MODE >version"}},
+		{name: "command", says: "; not in the cache: command changed\n", change: replace("Dockerfile", "echo $VERSION $MODE", "echo $MODE"), plain: []string{"RUN echo $MODE >version"}, withEpoch: []string{"RUN echo $MODE >version"}},
 		{name: "tool that says the same", change: replace("tool.sh", "echo", "# a comment\necho"), plain: []string{toolCopy, toolRun}, withEpoch: []string{toolCopy, toolRun}},
-		{name: "tool that says another thing", change: replace("tool.sh", "tool", "other"), plain: append([]string{toolCopy, toolRun}, since(copyStage)...), withEpoch: append([]string{toolCopy, toolRun}, since(copyStage)...)},
+		{name: "tool that says another thing", says: "; not in the cache: stage copied from changed\n", change: replace("tool.sh", "tool", "other"), plain: append([]string{toolCopy, toolRun}, since(copyStage)...), withEpoch: append([]string{toolCopy, toolRun}, since(copyStage)...)},
 		{name: "time of a file", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
 			other := contextTime.Add(-time.Hour)
 			if err := os.Chtimes(filepath.Join(dir, "a.txt"), other, other); err != nil {
@@ -154,10 +156,10 @@ func edits() []edit {
 				t.Fatal(err)
 			}
 		}, withEpoch: since(copyDir), buildkit: "no miss"},
-		{name: "base", change: func(_ *testing.T, _ *world, _ string, env map[string]string) {
+		{name: "base", says: "; not in the cache, which has nothing for this base\n", change: func(_ *testing.T, _ *world, _ string, env map[string]string) {
 			env["KANIKO_BUILD_ARG"] = "BASE=" + env["OTHER"]
 		}, plain: everything, withEpoch: everything},
-		{name: "compression level", change: variable("KANIKO_COMPRESSION_LEVEL", "9"), plain: everything, withEpoch: everything,
+		{name: "compression level", says: "; not in the cache: compression changed\n", change: variable("KANIKO_COMPRESSION_LEVEL", "9"), plain: everything, withEpoch: everything,
 			buildkit: "no miss: layers are compressed again when they are exported"},
 		{name: "format of the image", change: variable("KANIKO_IMAGE_FORMAT", "docker")},
 		{name: "comments and blanks", change: replace("Dockerfile", "WORKDIR /app\n", "# here\nWORKDIR   /app\n\n")},
@@ -168,8 +170,8 @@ func edits() []edit {
 		{name: "label, command, user", change: replace("Dockerfile", "LABEL made=1", "LABEL made=2\nUSER 7\nEXPOSE 80")},
 		{name: "unused file", change: replace("unused", "u", "v")},
 		{name: "proxy", change: variable("KANIKO_BUILD_ARG", "BASE\nHTTP_PROXY=http://127.0.0.1:9")},
-		{name: "instruction put in", change: replace("Dockerfile", "COPY dir/", "COPY unused ./\nCOPY dir/"), plain: append([]string{"COPY unused ./"}, since(copyDir)...), withEpoch: append([]string{"COPY unused ./"}, since(copyDir)...)},
-		{name: "instruction taken out", change: replace("Dockerfile", "COPY --from=tools /t/out ./out\n", ""), plain: []string{runVersion}, withEpoch: []string{runVersion}},
+		{name: "instruction put in", says: "; not in the cache: files", change: replace("Dockerfile", "COPY dir/", "COPY unused ./\nCOPY dir/"), plain: append([]string{"COPY unused ./"}, since(copyDir)...), withEpoch: append([]string{"COPY unused ./"}, since(copyDir)...)},
+		{name: "instruction taken out", says: "; not in the cache: the layers below changed\n", change: replace("Dockerfile", "COPY --from=tools /t/out ./out\n", ""), plain: []string{runVersion}, withEpoch: []string{runVersion}},
 		{name: "KANIKO_NO_CACHE of a stage", change: variable("KANIKO_NO_CACHE", "tools"), plain: []string{toolDir, toolCopy, toolRun}, withEpoch: []string{toolDir, toolCopy, toolRun}},
 		{name: "KANIKO_NO_CACHE", change: variable("KANIKO_NO_CACHE", "true"), plain: everything, withEpoch: everything},
 	}
@@ -220,6 +222,9 @@ func (w *world) edited(t *testing.T, e edit, withEpoch, local bool, otherBase st
 	warm := w.mustBuild(t, dir, destination, env)
 	if d := cmp.Diff(append([]string{}, want...), append([]string{}, warm.made...)); d != "" {
 		t.Errorf("made (-want +got):\n%s", d)
+	}
+	if !strings.Contains(warm.Log, e.says) {
+		t.Errorf("the log does not say %q:\n%s", e.says, warm.Log)
 	}
 	alone := maps.Clone(env)
 	for _, k := range []string{"KANIKO_CACHE", "KANIKO_CACHE_REPO", "KANIKO_NO_CACHE"} {

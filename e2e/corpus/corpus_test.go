@@ -168,25 +168,8 @@ func (r *runner) byUs(t *testing.T, c testCase, p place) outcome {
 	o := outcome{}
 	for _, withEpoch := range []bool{true, false} {
 		destination := fmt.Sprintf("%s/ours/%s:%v", r.registry.Host, strings.ToLower(c.name), withEpoch)
-		env := map[string]string{
-			"KANIKO_CONTEXT": p.context, "KANIKO_DESTINATION": destination,
-			"KANIKO_BUILD_ARG": r.lines(c, "build-arg", p), "KANIKO_LABEL": r.lines(c, "label", p), "KANIKO_BUILD_CONTEXT": r.lines(c, "context", p),
-			"KANIKO_TARGET": c.options.opts["target"], "KANIKO_PLATFORM": c.options.opts["platform"],
-		}
-		if c.options.file != "" {
-			env["KANIKO_DOCKERFILE"] = filepath.Join(p.context, c.options.file)
-		}
-		var secrets []string
-		for _, s := range c.options.secrets {
-			secrets = append(secrets, strings.ReplaceAll(s, "src=", "src="+p.context+"/"))
-		}
-		env["KANIKO_SECRET"] = strings.Join(secrets, "\n")
-		env["KANIKO_SSH"] = strings.Join(r.agents(c), "\n")
-		for k, v := range env {
-			if v == "" {
-				delete(env, k) // a variable of a later version is unknown even when it is empty
-			}
-		}
+		env := r.environment(c, p)
+		env["KANIKO_DESTINATION"] = destination
 		d := describer{begun: r.begun, base: r.layers, hide: r.hide()}
 		if withEpoch {
 			env["SOURCE_DATE_EPOCH"], d.epoch = strconv.Itoa(epoch), time.Unix(epoch, 0)
@@ -206,6 +189,30 @@ func (r *runner) byUs(t *testing.T, c testCase, p place) outcome {
 		}
 	}
 	return o
+}
+
+// environment is how a case is built, but for the destination.
+func (r *runner) environment(c testCase, p place) map[string]string {
+	env := map[string]string{
+		"KANIKO_CONTEXT":   p.context,
+		"KANIKO_BUILD_ARG": r.lines(c, "build-arg", p), "KANIKO_LABEL": r.lines(c, "label", p), "KANIKO_BUILD_CONTEXT": r.lines(c, "context", p),
+		"KANIKO_TARGET": c.options.opts["target"], "KANIKO_PLATFORM": c.options.opts["platform"],
+	}
+	if c.options.file != "" {
+		env["KANIKO_DOCKERFILE"] = filepath.Join(p.context, c.options.file)
+	}
+	var secrets []string
+	for _, s := range c.options.secrets {
+		secrets = append(secrets, strings.ReplaceAll(s, "src=", "src="+p.context+"/"))
+	}
+	env["KANIKO_SECRET"] = strings.Join(secrets, "\n")
+	env["KANIKO_SSH"] = strings.Join(r.agents(c), "\n")
+	for k, v := range env {
+		if v == "" {
+			delete(env, k) // a variable of a later version is unknown even when it is empty
+		}
+	}
+	return env
 }
 
 // agents are the ssh agents of a case, as both builders take them.
