@@ -135,18 +135,14 @@ func mountNamespace(pid int) string {
 	return ""
 }
 
-// sweepOrphans kills what the dead builder left to us, its subreaper.
+// sweepOrphans kills and reaps what the dead builder left to us, its subreaper. Who comes after us may be an entrypoint that
+// reaps nobody but us.
 func sweepOrphans(builder int) error {
 	orphans := living(func(pid int) bool {
 		parent, state := parentOf(pid)
 		return parent == os.Getpid() && pid != builder && state != 'Z'
 	})
-	return sweep(orphans, func() bool {
-		for range orphans {
-			return false
-		}
-		return true
-	})
+	return sweep(orphans, func() bool { return !reapAll() })
 }
 
 // sweepDescendants kills everything that descends from us, its subreaper. In a process whose only children are those of
