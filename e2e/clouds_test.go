@@ -287,6 +287,7 @@ func (f *front) serve(t *testing.T, host, user, password string) *testenv.Regist
 }
 
 func (c cloudCase) push(t *testing.T, s *cloudtest.Server, f *front, ca *authority) {
+	t.Helper()
 	r := f.serve(t, c.host, c.user, c.password)
 	before := len(s.Asked())
 	home := testenv.Dir(t)

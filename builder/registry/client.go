@@ -67,6 +67,7 @@ type Client struct {
 	o          Options
 	log        *zap.Logger
 	sources    []source
+	clouds     []*cloud
 	hosts      *hosts
 	logins     *hosts // for what is asked before a registry is
 	insecure   map[string]bool
@@ -110,16 +111,18 @@ func New(o Options) (*Client, error) {
 		return nil, err
 	}
 	logins := hosts.forLogins()
-	sources, notes, err := credentialSources(o, newClouds(o, hosts, logins))
+	ctx, cancel := context.WithCancel(context.Background())
+	clouds := newClouds(ctx, o, hosts, logins)
+	sources, notes, err := credentialSources(o, clouds)
 	if err != nil {
+		cancel()
 		return nil, err
 	}
 	for _, note := range notes {
 		o.Log.Warn(note)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
 	return &Client{
-		o: o, log: o.Log, sources: sources, hosts: hosts, logins: logins,
+		o: o, log: o.Log, sources: sources, clouds: clouds, hosts: hosts, logins: logins,
 		insecure: hostSet(o.InsecureRegistries), realms: hostSet(o.TokenRealms),
 		ctx: ctx, cancel: cancel,
 		uploadSlot: make(chan struct{}, parallelUploads),

@@ -61,7 +61,7 @@ func (e *noLoginError) Error() string { return e.why }
 
 // newClouds reads the files that the options name, and nothing from the network.
 // What is wrong with them shows when a registry of the cloud is asked for.
-func newClouds(o Options, registries, logins *hosts) []*cloud {
+func newClouds(ctx context.Context, o Options, registries, logins *hosts) []*cloud {
 	patient := func(h *hosts) *http.Client {
 		return &http.Client{CheckRedirect: noRedirect, Transport: &retrier{
 			next: directed{h, pulling},
@@ -72,7 +72,7 @@ func newClouds(o Options, registries, logins *hosts) []*cloud {
 		}}
 	}
 	once := &http.Client{Transport: directed{logins, pulling}, CheckRedirect: noRedirect}
-	return []*cloud{newECR(logins), newGoogle(o.Google, patient(logins), once), newACR(o.Azure, once, patient(registries))}
+	return []*cloud{newECR(ctx, logins), newGoogle(o.Google, patient(logins), once), newACR(o.Azure, once, patient(registries))}
 }
 
 // cloudOf finds the cloud that stands in for a credential helper.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"regexp"
 	"time"
@@ -47,13 +48,13 @@ type amazon struct {
 // identities and container credentials has some forty variables, all of them
 // documented by AWS as the SDK's, and a copy of it would be wrong somewhere.
 // It is done now, not at the first login: a RUN in the same root may change files.
-func newECR(h *hosts) *cloud {
+func newECR(ctx context.Context, h *hosts) *cloud {
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.Proxy = h.proxy
 		t.TLSClientConfig.RootCAs = h.roots
 	})
 	a := &amazon{}
-	a.config, a.err = config.LoadDefaultConfig(context.Background(),
+	a.config, a.err = config.LoadDefaultConfig(ctx,
 		config.WithHTTPClient(client), config.WithDefaultRegion(ecrPublicRegion), config.WithLogger(logging.Nop{}))
 	return &cloud{
 		name: ECR, helpers: []string{"ecr-login"},
@@ -178,9 +179,13 @@ func awsError(doing string, err error, class Class) error {
 	return e
 }
 
-// lastCause is the innermost of a chain of errors: the network's own word, say,
+// lastCause is the innermost of a chain of errors, or the network's own word,
 // without all that was being done.
 func lastCause(err error) error {
+	var network *net.OpError
+	if errors.As(err, &network) {
+		return network
+	}
 	for {
 		inner := errors.Unwrap(err)
 		if inner == nil {

@@ -168,7 +168,12 @@ func (g *googleAccount) failure(err error) error {
 	var refused *oauth2.RetrieveError
 	switch {
 	case errors.As(err, &refused) && refused.Response != nil:
-		e.reason = fmt.Sprintf("the token server answered %d %s", refused.Response.StatusCode, strings.TrimSuffix(refused.ErrorCode+": "+refused.ErrorDescription, ": "))
+		var said struct {
+			Code string `json:"error"`
+			Text string `json:"error_description"`
+		}
+		_ = json.Unmarshal(refused.Body, &said) // the status says enough
+		e.reason = fmt.Sprintf("the token server answered %d %s", refused.Response.StatusCode, strings.TrimSuffix(said.Code+": "+said.Text, ": "))
 		if refused.Response.StatusCode < 500 && refused.Response.StatusCode != http.StatusTooManyRequests {
 			e.class = Refused
 		}

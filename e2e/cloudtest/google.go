@@ -33,7 +33,7 @@ func (s *Server) GoogleKey() string {
 
 // GoogleWorkload is the description of a workload identity whose token is in a file.
 func (s *Server) GoogleWorkload(tokenFile string) string {
-	return object(map[string]any{
+	return object(map[string]any{ //nolint:gosec // names of fields
 		"type": "external_account", "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/k",
 		"subject_token_type": "urn:ietf:params:oauth:token-type:jwt", "token_url": s.URL + "/google/sts",
 		"credential_source": map[string]string{"file": tokenFile},
@@ -90,7 +90,7 @@ func (s *Server) googleMetadata(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) googleToken(w http.ResponseWriter) {
-	answer(w, http.StatusOK, map[string]any{
+	answer(w, http.StatusOK, map[string]any{ //nolint:gosec // names of fields
 		"access_token": s.GoogleToken, "expires_in": 3600, "token_type": "Bearer", "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
 	})
 }
