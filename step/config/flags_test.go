@@ -245,6 +245,29 @@ func TestCacheRunLayers(t *testing.T) {
 	}
 }
 
+// TestCredentialHelpers: an empty value is none of them, as in kaniko, not all of them, as an empty variable.
+func TestCredentialHelpers(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		argv []string
+		want Helpers
+	}{
+		{"not given", nil, nil},
+		{"two", []string{"--credential-helpers=env", "--credential-helpers", "ecr"}, Helpers{"env", "ecr"}},
+		{"none", []string{"--credential-helpers="}, Helpers{}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, _, err := loadFlags(t, nil, append([]string{"executor", "--destination=r.example/a:1"}, tt.argv...)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, c.CredentialHelpers); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestWantsInPlace(t *testing.T) {
 	for _, tt := range []struct {
 		name, env string
