@@ -267,16 +267,16 @@ func jobInDebug(t *testing.T, debug v1.Image) {
 	r, base, auth := privateBase(t)
 	c := testenv.NewImageContainer(t, debug)
 	c.Program = "/bin/sh"
-	project := files{"Dockerfile": "FROM " + base + "\nRUN test ! -e /busybox && test ! -e /kaniko/.docker/config.json && test ! -e /tmp/key.json && echo made >/made\nCOPY a.txt /\n", "a.txt": "a\n"}.write(t)
+	project := files{"Dockerfile": "FROM " + base + "\nRUN test ! -e /busybox && test ! -e /kaniko/.docker/config.json && test ! -e /gcloud/key.json && echo made >/made\nCOPY a.txt /\n", "a.txt": "a\n"}.write(t)
 	c.Mount(t, project, "/builds/group/project")
 	script := `set -e
 echo "{\"auths\":{\"${HOST}\":{\"auth\":\"${TOKEN}\"}}}" > /kaniko/.docker/config.json
-mkdir /certs-of-ours && rmdir /certs-of-ours
+mkdir /gcloud && echo "${GCLOUD_TOKEN}" > /gcloud/key.json
 echo "${CERTIFICATE}" >> /kaniko/ssl/certs/additional-ca-cert-bundle.crt
 /kaniko/executor --context $CI_PROJECT_DIR --dockerfile $CI_PROJECT_DIR/Dockerfile --destination ${HOST}/group/project:1 --digest-file=$CI_PROJECT_DIR/digest
-ls /kaniko/.docker/config.json /kaniko/ssl/certs /busybox/sh && executor version`
+ls /kaniko/.docker/config.json /kaniko/ssl/certs /busybox/sh && test "$(cat /gcloud/key.json)" = "${GCLOUD_TOKEN}" && executor version`
 	o := testenv.Build{Container: c, Args: []string{"-c", script}, Env: imageEnv(t, debug, map[string]string{
-		"HOST": r.Host, "TOKEN": base64.StdEncoding.EncodeToString([]byte("ci:pass")), "CERTIFICATE": "-", "CI_PROJECT_DIR": "/builds/group/project", "KANIKO_JOB": "unknown to us",
+		"HOST": r.Host, "TOKEN": base64.StdEncoding.EncodeToString([]byte("ci:pass")), "CERTIFICATE": "-", "GCLOUD_TOKEN": "{}", "GOOGLE_APPLICATION_CREDENTIALS": "/gcloud/key.json", "CI_PROJECT_DIR": "/builds/group/project", "KANIKO_JOB": "unknown to us",
 	})}.Run(t)
 	if o.Code != 0 || !strings.Contains(o.Stdout, "kaniko-go ") {
 		t.Fatalf("exit code %d\n%s\n%s", o.Code, o.Log, o.Stdout)
