@@ -417,7 +417,7 @@ func (x *executor) deferLayer(ctx context.Context, l v1.Layer, index io.ReadClos
 		return nil, nil, wrap(fmt.Errorf("%w: %w", layer.ErrIndex, err))
 	}
 	defer func() { _ = f.Close() }()
-	d, err := layer.Defer(x.whole, x.disk, l, f, indexed)
+	d, err := layer.Defer(x.whole, x.disk, l, f, indexed) //nolint:contextcheck // contents are read as long as the build lives
 	if err != nil {
 		return nil, nil, wrap(fmt.Errorf("%w: %w", layer.ErrIndex, err))
 	}

@@ -21,7 +21,7 @@ import (
 const Patience = 3 * time.Second
 
 // errPatience is why something small was not waited for.
-var errPatience = fmt.Errorf("not done within %s", Patience) //nolint:gochecknoglobals // a sentinel
+var errPatience = fmt.Errorf("not done within %s", Patience)
 
 // Artifact is a manifest whose layers are not an image's, and its config. Both are verified.
 type Artifact struct {

@@ -49,7 +49,7 @@ func describeLayer(t *testing.T, b *strings.Builder, l v1.Layer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rc.Close() //nolint:errcheck // read to its end
+	defer rc.Close()
 	for tr := tar.NewReader(rc); ; {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {

@@ -114,11 +114,13 @@ func edits() []edit {
 		{name: "nothing", change: func(*testing.T, *world, string, map[string]string) {}},
 		{name: "content", says: "; not in the cache: files changed\n", change: replace("a.txt", "a", "b"), plain: since(copyFile), withEpoch: since(copyFile)},
 		{name: "mode", says: "; not in the cache: metadata of files changed\n", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
+			t.Helper()
 			if err := os.Chmod(filepath.Join(dir, "a.txt"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}, plain: since(copyFile), withEpoch: since(copyFile)},
 		{name: "rename", says: "; not in the cache: files changed\n", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
+			t.Helper()
 			if err := os.Rename(filepath.Join(dir, "dir/x"), filepath.Join(dir, "dir/z")); err != nil {
 				t.Fatal(err)
 			}
@@ -129,14 +131,17 @@ func edits() []edit {
 		{name: "ENV", says: "; not in the cache: variable MODE changed\n", change: replace("Dockerfile", "MODE=fast", "MODE=slow"), plain: since(runSecret), withEpoch: []string{runSecret, runBound, runVersion}},
 		{name: "heredoc body", says: "; not in the cache: file EOF, files changed\n", change: replace("Dockerfile", "text\n", "other\n"), plain: since(heredoc), withEpoch: since(heredoc)},
 		{name: "ignore file hides a copied file", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
+			t.Helper()
 			put(t, dir, ".dockerignore", "dir/x\n")
 		}, plain: since(copyDir), withEpoch: since(copyDir)},
 		{name: "ignore file hides an unused file", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
+			t.Helper()
 			put(t, dir, ".dockerignore", "unused\n")
 		}},
 		{name: "secret value", change: variable("TOKEN", "another")},
 		{name: "bound file", says: "; not in the cache: mount 1 files changed\n", change: replace("bound/b", "b", "c"), plain: since(runBound), withEpoch: since(runBound)},
 		{name: "bound file in place of another", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
+			t.Helper()
 			if err := os.Rename(filepath.Join(dir, "bound/b"), filepath.Join(dir, "bound/c")); err != nil {
 				t.Fatal(err)
 			}
@@ -146,12 +151,14 @@ func edits() []edit {
 		{name: "tool that says the same", change: replace("tool.sh", "echo", "# a comment\necho"), plain: []string{toolCopy, toolRun}, withEpoch: []string{toolCopy, toolRun}},
 		{name: "tool that says another thing", says: "; not in the cache: stage copied from changed\n", change: replace("tool.sh", "tool", "other"), plain: append([]string{toolCopy, toolRun}, since(copyStage)...), withEpoch: append([]string{toolCopy, toolRun}, since(copyStage)...)},
 		{name: "time of a file", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
+			t.Helper()
 			other := contextTime.Add(-time.Hour)
 			if err := os.Chtimes(filepath.Join(dir, "a.txt"), other, other); err != nil {
 				t.Fatal(err)
 			}
 		}, withEpoch: since(copyFile), buildkit: "no miss with an epoch either: the layer then has the time of an earlier build"},
 		{name: "a file newer than the epoch", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
+			t.Helper()
 			if err := os.Chtimes(filepath.Join(dir, "dir/x"), time.Now(), time.Now()); err != nil {
 				t.Fatal(err)
 			}
@@ -159,11 +166,11 @@ func edits() []edit {
 		{name: "base", says: "; not in the cache, which has nothing for this base\n", change: func(_ *testing.T, _ *world, _ string, env map[string]string) {
 			env["KANIKO_BUILD_ARG"] = "BASE=" + env["OTHER"]
 		}, plain: everything, withEpoch: everything},
-		{name: "compression level", says: "; not in the cache: compression changed\n", change: variable("KANIKO_COMPRESSION_LEVEL", "9"), plain: everything, withEpoch: everything,
-			buildkit: "no miss: layers are compressed again when they are exported"},
+		{name: "compression level", says: "; not in the cache: compression changed\n", change: variable("KANIKO_COMPRESSION_LEVEL", "9"), plain: everything, withEpoch: everything, buildkit: "no miss: layers are compressed again when they are exported"},
 		{name: "format of the image", change: variable("KANIKO_IMAGE_FORMAT", "docker")},
 		{name: "comments and blanks", change: replace("Dockerfile", "WORKDIR /app\n", "# here\nWORKDIR   /app\n\n")},
 		{name: "name of a stage", change: func(t *testing.T, w *world, dir string, env map[string]string) {
+			t.Helper()
 			replace("Dockerfile", "AS tools", "AS others")(t, w, dir, env)
 			replace("Dockerfile", "from=tools", "from=others")(t, w, dir, env)
 		}},

@@ -36,6 +36,7 @@ func alter(t *testing.T, dir, file, from, to string) {
 
 func inDockerfile(pairs ...[2]string) mutation {
 	return func(t *testing.T, rnd *rand.Rand, dir string, _ map[string]string) string {
+		t.Helper()
 		p := oneOf(rnd, pairs...)
 		alter(t, dir, "Dockerfile", p[0], p[1])
 		return fmt.Sprintf("Dockerfile: %q for %q", p[1], p[0])
@@ -44,6 +45,7 @@ func inDockerfile(pairs ...[2]string) mutation {
 
 func onFile(what string, do func(rnd *rand.Rand, path string) error) mutation {
 	return func(t *testing.T, rnd *rand.Rand, dir string, _ map[string]string) string {
+		t.Helper()
 		file := oneOf(rnd, "a.txt", "dir/x", "dir/y", "bound/b", "tool.sh", "unused")
 		if err := do(rnd, filepath.Join(dir, file)); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
@@ -79,7 +81,7 @@ func mutations() []mutation {
 		onFile("name", func(rnd *rand.Rand, path string) error {
 			return os.Rename(path, path+oneOf(rnd, "2", "~", " "))
 		}),
-		onFile("a second name", func(rnd *rand.Rand, path string) error {
+		onFile("a second name", func(_ *rand.Rand, path string) error {
 			_ = os.Remove(path + ".link")
 			return os.Link(path, path+".link")
 		}),
@@ -102,6 +104,7 @@ func mutations() []mutation {
 		inDockerfile([2]string{"echo $VERSION $MODE >version", "pwd >version"}, [2]string{"echo $VERSION $MODE >version", "id >version"}, [2]string{"RUN echo $VERSION", "SHELL [\"/bin/ash\", \"-c\"]\nRUN echo $VERSION"}),
 		inDockerfile([2]string{"LABEL made=1", "LABEL made=2"}, [2]string{"CMD [\"true\"]", "ENTRYPOINT [\"a\"]"}, [2]string{"AS tools", "AS tools\nENV T=1"}),
 		func(t *testing.T, rnd *rand.Rand, dir string, _ map[string]string) string {
+			t.Helper()
 			line := oneOf(rnd, "dir/x", "bound", "unused", "*\n!a.txt\n!dir\n!tool.sh\n!bound", "**/y")
 			if err := os.WriteFile(filepath.Join(dir, ".dockerignore"), []byte(line+"\n"), 0o600); err != nil {
 				t.Fatal(err)
@@ -200,7 +203,7 @@ func (w *world) wrong(t *testing.T, repo string, seed uint64, i int, chosen []in
 		w.hits.Add(int64(len(warm.cached)))
 	}
 	if warm.Code != cold.Code || warm.digest != cold.digest {
-		return fmt.Sprintf("with the cache exit code %d, %s; without %d, %s\n%s", warm.Code, warm.digest, cold.Code, cold.digest, warm.Log), what
+		return fmt.Sprintf("with the cache exit code %d, %s; without %d, %s\n%s\n%s", warm.Code, warm.digest, cold.Code, cold.digest, warm.Log, cold.Log), what
 	}
 	return "", what
 }

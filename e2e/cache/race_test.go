@@ -26,7 +26,7 @@ import (
 func fileOf(t *testing.T, image v1.Image, name string) string {
 	t.Helper()
 	rc := mutate.Extract(image)
-	defer rc.Close() //nolint:errcheck // a pipe
+	defer rc.Close()
 	for tr := tar.NewReader(rc); ; {
 		h, err := tr.Next()
 		if err != nil {
@@ -56,6 +56,7 @@ func TestRace(t *testing.T) {
 		}
 		env := cached(repo)
 		check := func(t *testing.T, n string) string {
+			t.Helper()
 			w.mustBuild(t, dir, w.host+"/race/"+place+":"+n, env)
 			image := pull(t, w.host+"/race/"+place+":"+n)
 			one, two, three := fileOf(t, image, "one"), fileOf(t, image, "two"), fileOf(t, image, "three")
