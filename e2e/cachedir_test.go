@@ -436,3 +436,74 @@ func TestCacheUnpacked(t *testing.T) {
 		t.Errorf("after pruning: %q", o.Results)
 	}
 }
+
+// TestCacheMountsInPlace lets builds in place and apart use one directory, which is a volume of its own.
+func TestCacheMountsInPlace(t *testing.T) {
+	c := newCaching(t, "FROM $BASE\nARG N\nRUN --mount=type=cache,target=/c,id=c,uid=5,mode=0750 mkdir -p /c/d && echo $N >>/c/d/log; chown 6:7 /c/d; echo has $(cat /c/d/log) $(stat -c '%u %g' /c/d) $(stat -c '%u %a' /c)\n"+
+		"RUN --mount=type=cache,target=/other,id=c,uid=5,mode=0750,sharing=locked echo then $(cat /other/d/log)\n")
+	var seen []string
+	for n, inPlace := range []bool{true, true, false, true} {
+		args := fmt.Sprintf("BASE=%s\nN=%d", c.base, n)
+		seen = append(seen, fmt.Sprint(n))
+		var o testenv.Outcome
+		if inPlace {
+			container := testenv.NewContainer(t, binary)
+			container.Mount(t, c.source, "/workspace")
+			container.Mount(t, c.dir, "/cache")
+			env := c.env("/workspace", c.Host+"/app:1", map[string]string{"KANIKO_CACHE_DIR": "/cache", "KANIKO_ISOLATION": "inplace", "KANIKO_BUILD_ARG": args})
+			o = testenv.Build{Container: container, Env: env}.Run(t)
+		} else {
+			o = c.build(t, "1", map[string]string{"KANIKO_BUILD_ARG": args})
+		}
+		if o.Code != 0 {
+			t.Fatalf("build %d: exit code %d\n%s", n, o.Code, o.Log)
+		}
+		all := strings.Join(seen, " ")
+		for _, line := range []string{"has " + all + " 6 7 5 750\n", "then " + all + "\n"} {
+			if !strings.Contains(o.Log, line) {
+				t.Errorf("build %d: no line %q in\n%s", n, line, o.Log)
+			}
+		}
+	}
+	c.mustComplete(t)
+	if rooms := c.rooms(t); len(rooms) != 1 {
+		t.Errorf("directories: %q", rooms)
+	}
+}
+
+// TestCacheDirKilledTogether kills builds on one directory at random, eight at a time, layer cache and unpacked bases included. What they leave serves the next.
+func TestCacheDirKilledTogether(t *testing.T) {
+	const builds = 8
+	c := newCaching(t, "FROM $BASE\nARG N\nRUN --mount=type=cache,target=/c,id=c touch /c/$N; echo $N >/n\nCOPY seed /seed\nRUN --mount=type=cache,target=/l,id=l,sharing=locked sleep 0.1; date >/l/last\n")
+	layers := testenv.Dir(t)
+	env := map[string]string{
+		"KANIKO_CACHE": "true", "KANIKO_CACHE_REPO": "oci:" + layers, "KANIKO_CACHE_UNPACKED": "true", "KANIKO_CACHE_DIR_MAX_SIZE": "1m",
+		"SOURCE_DATE_EPOCH": "1700000000",
+	}
+	lines := []string{"FROM", "pull sha256", "RUN --mount", "COPY seed", "done in", "push sha256", "pushed", "image sha256"}
+	var wg sync.WaitGroup
+	for n := range builds {
+		wg.Go(func() {
+			more := with(env, "KANIKO_BUILD_ARG", fmt.Sprintf("BASE=%s\nN=%d", c.base, n%3), "KANIKO_CACHE_DIR", c.dir)
+			b := testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: c.env(c.source, c.Host+fmt.Sprintf("/app:%d", n), more)}
+			if n%4 != 3 {
+				b.SignalAt, b.Signal = lines[n], syscall.SIGKILL
+			}
+			o := b.Run(t)
+			if b.Signal == 0 && o.Code != 0 || b.Signal != 0 && o.Code != 0 && o.Code != 128+int(syscall.SIGKILL) {
+				t.Errorf("build %d: exit code %d\n%s", n, o.Code, o.Log)
+			}
+		})
+	}
+	wg.Wait()
+	for n := range 3 {
+		args := fmt.Sprintf("BASE=%s\nN=%d", c.base, n)
+		o := c.mustBuild(t, "cached", with(env, "KANIKO_BUILD_ARG", args))
+		plain := c.mustBuild(t, "plain", map[string]string{"KANIKO_CACHE_DIR": "", "SOURCE_DATE_EPOCH": "1700000000", "KANIKO_BUILD_ARG": args})
+		if o.Results["IMAGE_DIGEST"] != plain.Results["IMAGE_DIGEST"] {
+			t.Errorf("%d: the image is %q with what killed builds left, and %q without\n%s", n, o.Results, plain.Results, o.Log)
+		}
+	}
+	c.mustComplete(t)
+	testenv.VerifyBlobs(t, filepath.Join(layers, "blobs", "sha256"))
+}

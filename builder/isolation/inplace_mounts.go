@@ -264,6 +264,15 @@ func copyBack(ctx context.Context, from *place, source string) error {
 	if err := copyBetween(ctx, dir, from.name, to, filepath.Base(fresh)); err != nil {
 		return err
 	}
+	// Whenever we are killed, the source is the old one or the new one, whole.
+	err = unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, source, unix.RENAME_EXCHANGE)
+	if err == nil {
+		return unpack.Remove(to, filepath.Base(fresh))
+	}
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
+	// A file system that cannot exchange two.
 	if err := unpack.Remove(to, filepath.Base(source)); err != nil {
 		return err
 	}

@@ -200,7 +200,8 @@ func (c *Claim) make(work func(path string) error) error {
 	if err := work(fresh); err != nil {
 		return err
 	}
-	return os.Rename(fresh, c.Path)
+	// Unlike os.Rename it takes the place of an empty directory.
+	return unix.Rename(fresh, c.Path)
 }
 
 // privateDir makes a directory with our own group and no set-group-id bit, as [Store.TempDir] does.
