@@ -110,19 +110,9 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	logins := hosts.forLogins()
 	ctx, cancel := context.WithCancel(context.Background())
-	clouds := newClouds(ctx, o, hosts, logins)
-	sources, notes, err := credentialSources(o, clouds)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	for _, note := range notes {
-		o.Log.Warn(note)
-	}
-	return &Client{
-		o: o, log: o.Log, sources: sources, clouds: clouds, hosts: hosts, logins: logins,
+	c := &Client{
+		o: o, log: o.Log, hosts: hosts, logins: hosts.forLogins(),
 		insecure: hostSet(o.InsecureRegistries), realms: hostSet(o.TokenRealms),
 		ctx: ctx, cancel: cancel,
 		uploadSlot: make(chan struct{}, parallelUploads),
@@ -132,7 +122,17 @@ func New(o Options) (*Client, error) {
 		monolithic: map[string]bool{},
 		piecewise:  map[string]bool{},
 		told:       map[string]bool{},
-	}, nil
+	}
+	c.clouds = newClouds(c.ctx, o, c.hosts, c.logins)
+	var notes []string
+	if c.sources, notes, err = credentialSources(o, c.clouds); err != nil {
+		cancel()
+		return nil, err
+	}
+	for _, note := range notes {
+		c.log.Warn(note)
+	}
+	return c, nil
 }
 
 // Close ends every transfer that is under way through a v1.Layer of this client

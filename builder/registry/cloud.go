@@ -72,7 +72,11 @@ func newClouds(ctx context.Context, o Options, registries, logins *hosts) []*clo
 		}}
 	}
 	once := &http.Client{Transport: directed{logins, pulling}, CheckRedirect: noRedirect}
-	return []*cloud{newECR(ctx, logins), newGoogle(o.Google, patient(logins), once), newACR(o.Azure, once, patient(registries))}
+	return []*cloud{
+		newECR(ctx, logins),
+		newGoogle(o.Google, patient(logins), once),
+		newACR(o.Azure, once, patient(registries)),
+	}
 }
 
 // cloudOf finds the cloud that stands in for a credential helper.
