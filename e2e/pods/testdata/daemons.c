@@ -113,7 +113,7 @@ static void traced_by_child(void) {
 	forever();
 }
 static void zombie_parent(void) { child(); for (int i = 0; i < 20; i++) if (fork() == 0) _exit(0); forever(); }
-static void zombie_maker(void) { child(); for (int i = 0; i < 2000; i++) { if (fork() == 0) _exit(0); usleep(2000); } forever(); }
+static void zombie_maker(void) { child(); for (int i = 0; i < 100; i++) { if (fork() == 0) _exit(0); usleep(2000); } forever(); }
 static void subreaper(void) { child(); prctl(PR_SET_CHILD_SUBREAPER, 1); if (fork() == 0) { child(); forever(); } forever(); }
 static void vforked(void) { pid_t pid = vfork(); if (pid == 0) { execl("/proc/self/exe", "daemons", "sit", NULL); _exit(1); } _exit(0); }
 static void vfork_held(void) { child(); if (vfork() == 0) { for (;;) syscall(SYS_pause); } forever(); }
