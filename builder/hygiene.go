@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -118,6 +119,9 @@ func (b *Builder) listRepository(ctx context.Context, name string) (*RepositoryI
 	var sets []cache.Tagged
 	if dir, local := strings.CutPrefix(name, "oci:"); local {
 		s, err := store.ReadShared(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return out, nil // nothing was kept yet
+		}
 		if err != nil {
 			return nil, &environmentError{err}
 		}
@@ -172,7 +176,11 @@ func (r *RepositoryInventory) add(t cache.Tagged, counted map[string]bool) {
 }
 
 func listDirectory(dir string) (*DirectoryInventory, error) {
+	out := &DirectoryInventory{Name: dir, Images: []ImageInventory{}, Items: []ItemInventory{}}
 	s, err := store.ReadShared(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return out, nil // nothing was kept yet
+	}
 	if err != nil {
 		return nil, &environmentError{fmt.Errorf("KANIKO_CACHE_DIR: %w", err)}
 	}
@@ -184,7 +192,6 @@ func listDirectory(dir string) (*DirectoryInventory, error) {
 	if err != nil {
 		return nil, &environmentError{fmt.Errorf("KANIKO_CACHE_DIR: %w", err)}
 	}
-	out := &DirectoryInventory{Name: dir, Images: []ImageInventory{}, Items: []ItemInventory{}}
 	for _, d := range idx.Manifests {
 		if cache.IsRecords(d.Annotations[refNameAnnotation]) {
 			continue
@@ -270,6 +277,9 @@ func (o CacheOptions) oldest(now time.Time) time.Time {
 // pruneDirectory removes what is over the limits; thorough also what is of no use.
 func (b *Builder) pruneDirectory(dir string, o CacheOptions, thorough bool) error {
 	s, err := store.ReadShared(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // nothing was kept yet
+	}
 	if err == nil && s.ReadOnly() {
 		err = fmt.Errorf("%s: %w", dir, store.ErrReadOnly)
 	}
@@ -304,12 +314,14 @@ func busy(n int) string {
 	return fmt.Sprintf("; %d are in use and stay", n)
 }
 
-// tidy keeps directories within their limits, after a build. Trouble is a warning.
+// tidy keeps directories within their limits, after a build that has written to mounts, nil for none. Trouble is a warning.
 func (b *Builder) tidy(o CacheOptions, mounts *caches) {
 	if o.ReadOnly || !(store.Limits{Size: o.DirSize, TTL: o.DirTTL}).Set() {
 		return
 	}
-	mounts.measure()
+	if mounts != nil {
+		mounts.measure()
+	}
 	var dirs []string
 	if o.Dir != "" {
 		dirs = append(dirs, o.Dir)

@@ -30,6 +30,7 @@ func (b *Builder) Warm(ctx context.Context, r Request, images []string) (err err
 	if into.ReadOnly() {
 		return &environmentError{fmt.Errorf("KANIKO_CACHE_DIR: %s: %w", into.Dir(), store.ErrReadOnly)}
 	}
+	defer b.tidy(r.Cache, nil)
 	if len(images) == 0 {
 		return b.warmDockerfile(ctx, r, into)
 	}
