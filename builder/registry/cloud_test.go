@@ -5,17 +5,20 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/kaniko-go/kaniko-go/e2e/cloudtest"
 )
@@ -270,5 +273,39 @@ func TestCredentialsAreRenewed(t *testing.T) {
 	a.have.expires, fail = time.Now(), errors.New("not now")
 	if got := c.find(context.Background(), "h.test"); got.err == nil || got.auth != nil {
 		t.Errorf("a credential that has ended: %+v", got)
+	}
+}
+
+// A registry that believes each password for a moment gets the next one in the
+// middle of a push.
+func TestPushOutlivesItsCredential(t *testing.T) {
+	var current atomic.Int32
+	password := func(before int32) string { return "p" + strconv.Itoa(int(current.Load()-before)) }
+	f := newFake(t)
+	f.add(func(w http.ResponseWriter, r *http.Request) bool {
+		before := int32(0) // what was sent while another request got the next one is still good
+		for ; before < 3; before++ {
+			if r.Header.Get("Authorization") == "Basic "+basic("u", password(before)) {
+				break
+			}
+		}
+		return withBasic("u", password(before))(w, r)
+	})
+	c := newClient(t, Options{})
+	cloud := &cloud{name: "c", owns: func(host string) bool { return host == f.Host }, login: func(context.Context, string) (token, error) {
+		current.Add(1)
+		return token{auth: authn.AuthConfig{Username: "u", Password: password(0)}, from: "x", expires: time.Now().Add(renewBefore + 5*time.Millisecond)}, nil
+	}}
+	c.sources = []source{{name: "c", find: func(ctx context.Context, repo name.Repository) answer {
+		return cloud.find(ctx, canonicalHost(repo.RegistryStr()))
+	}}}
+	for i := range 5 {
+		time.Sleep(6 * time.Millisecond)
+		if _, err := c.Publish(context.Background(), []string{fmt.Sprintf("%s/a:%d", f.Host, i)}, randomImage(t, 10, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := current.Load(); n < 5 {
+		t.Errorf("%d logins", n)
 	}
 }
