@@ -177,5 +177,5 @@ func sizeOf(dir string) int64 {
 	if unix.Statfs(dir, &st) != nil {
 		return 0
 	}
-	return int64(st.Blocks) * st.Bsize
+	return int64(st.Blocks) * int64(st.Bsize) //nolint:unconvert // it is a uint32 on s390x
 }
