@@ -4,6 +4,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -179,6 +180,7 @@ type session struct {
 	http       *http.Client
 	guard      *guard
 	credential string // name of its source
+	noLogin    error  // why there is no credential although one was configured
 }
 
 // session logs in to a repository, once for each purpose.
@@ -209,6 +211,9 @@ func (c *Client) session(ctx context.Context, repo name.Repository, d direction,
 		}
 		inner := transport.NewUserAgent(g, c.o.UserAgent)
 		outer, err := transport.NewWithContext(ctx, repo.Registry, cred.auth, &greeter{inner, &c.greeted, d && c.hosts.skipAll[pushing] != c.hosts.skipAll[pulling]}, scopes)
+		if err != nil && cred.err != nil && isRefusal(err) {
+			return nil, needed(canonicalHost(repo.RegistryStr()), cred.err)
+		}
 		if err != nil {
 			return nil, &loginError{err: err, credential: cred.source}
 		}
@@ -218,6 +223,7 @@ func (c *Client) session(ctx context.Context, repo name.Repository, d direction,
 			http:       &http.Client{Transport: outer, CheckRedirect: g.redirect},
 			guard:      g,
 			credential: cred.source,
+			noLogin:    cred.err,
 		}, nil
 	})
 }
@@ -276,9 +282,26 @@ func (s *session) send(req *http.Request, allowed ...int) (*http.Response, error
 	}
 	if err := checkStatus(resp, allowed...); err != nil {
 		_ = resp.Body.Close()
+		if s.noLogin != nil && isRefusal(err) {
+			return nil, needed(canonicalHost(s.repo.RegistryStr()), s.noLogin)
+		}
 		return nil, err
 	}
 	return resp, nil
+}
+
+// isRefusal reports whether a registry wants to know who asks, or knows and refuses.
+func isRefusal(err error) bool {
+	code := 0
+	var status *statusError
+	var login *transport.Error
+	switch {
+	case errors.As(err, &status):
+		code = status.status
+	case errors.As(err, &login):
+		code = login.StatusCode
+	}
+	return code == http.StatusUnauthorized || code == http.StatusForbidden
 }
 
 func (c *Client) report(e Event) {

@@ -309,3 +309,28 @@ func TestPushOutlivesItsCredential(t *testing.T) {
 		t.Errorf("%d logins", n)
 	}
 }
+
+// A pull whose login has failed goes on without one, for the image may be public;
+// where it is not, the failure of the login is the cause.
+func TestPullWithoutTheLogin(t *testing.T) {
+	open := newFake(t)
+	ctx := context.Background()
+	if _, err := newClient(t, Options{}).Publish(ctx, []string{open.Host + "/a:1"}, randomImage(t, 10, 1)); err != nil {
+		t.Fatal(err)
+	}
+	closed := newFake(t, withBasic("u", "p"))
+	failing := func() *Client {
+		c := newClient(t, Options{})
+		c.sources = []source{{name: "c", find: func(context.Context, name.Repository) answer {
+			return answer{err: &credentialError{name: "c", reason: "the token server is not there", class: Transient}}
+		}}}
+		return c
+	}
+	if _, err := failing().Resolve(ctx, open.Host+"/a:1", amd64); err != nil {
+		t.Errorf("a public image: %v", err)
+	}
+	_, err := failing().Resolve(ctx, closed.Host+"/a:1", amd64)
+	wantError(t, err, Transient, "no credentials for "+closed.Host+": c: the token server is not there")
+	_, err = failing().Publish(ctx, []string{open.Host + "/b:1"}, randomImage(t, 10, 1))
+	wantError(t, err, Transient, "no credentials for "+open.Host+": c: the token server is not there")
+}
