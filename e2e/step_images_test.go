@@ -109,6 +109,7 @@ func TestStepImages(t *testing.T) {
 	plain, debug := stepImage(t, dist, "plain"), stepImage(t, dist, "debug")
 	t.Run("plain holds nothing else", func(t *testing.T) { plainHolds(t, plain) })
 	t.Run("debug has a shell", func(t *testing.T) { debugHolds(t, debug) })
+	t.Run("published", func(t *testing.T) { published(t, dist, first) })
 	t.Run("lists of modules", func(t *testing.T) { listsModules(t, dist) })
 	t.Run("a job in debug", func(t *testing.T) { jobInDebug(t, debug) })
 	t.Run("args in plain", func(t *testing.T) { argsInPlain(t, plain) })
@@ -194,6 +195,22 @@ func debugHolds(t *testing.T, image v1.Image) {
 		}
 		if !slices.Contains(listed, name) {
 			t.Errorf("%s is not in /kaniko/files", name)
+		}
+	}
+}
+
+// published pushes a layout as a maintainer does: what the registry has is what was printed.
+func published(t *testing.T, dist, printed string) {
+	t.Helper()
+	testenv.Need(t, "docker-registry")
+	r := testenv.NewRegistry(t, testenv.RegistryOptions{})
+	for _, name := range []string{"plain", "debug"} {
+		o := testenv.Build{Binary: binary, Args: []string{"push", filepath.Join(dist, name+".oci"), "-d", r.Host + "/kaniko-go:" + name}}.Run(t)
+		if o.Code != 0 {
+			t.Fatalf("exit code %d\n%s", o.Code, o.Log)
+		}
+		if line := name + ".oci " + o.Results["IMAGE_DIGEST"] + "\n"; !strings.Contains(printed, line) {
+			t.Errorf("pushed %q, but printed was %q", line, printed)
 		}
 	}
 }
