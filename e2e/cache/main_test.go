@@ -5,7 +5,6 @@ package cache
 import (
 	"context"
 	"flag"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -34,28 +33,10 @@ var (
 var binary string
 
 func TestMain(m *testing.M) {
-	testenv.Dispatch()
-	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "kaniko-go-e2e-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	if binary, err = testenv.Compile(ctx, dir); err == nil {
-		err = os.Chmod(dir, 0o755)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+	testenv.Main(m, func(_ context.Context, path, _ string) error {
+		binary = path
+		return nil
+	})
 }
 
 // epoch is older than what the builds make and newer than the contexts.

@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -38,27 +37,10 @@ var sample = flag.Int("hostile.sample", 8, "so many cases of the hostile grammar
 var binary string
 
 func TestMain(m *testing.M) {
-	testenv.Dispatch()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "kaniko-go-hostile-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	if binary, err = testenv.Compile(ctx, dir); err == nil {
-		err = os.Chmod(dir, 0o755)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+	testenv.Main(m, func(_ context.Context, path, _ string) error {
+		binary = path
+		return nil
+	})
 }
 
 // world is a registry, a base, and a server of files.

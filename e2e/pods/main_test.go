@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
@@ -31,34 +30,10 @@ type programs struct {
 var made programs
 
 func TestMain(m *testing.M) {
-	testenv.Dispatch()
-	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "kaniko-go-pods-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	made.dir = dir
-	if made.binary, err = testenv.Compile(ctx, dir); err == nil {
-		made.watch = filepath.Join(dir, "watch")
-		err = compileGo(ctx, made.watch, "./testdata/watch")
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+	testenv.Main(m, func(ctx context.Context, binary, dir string) error {
+		made = programs{dir: dir, binary: binary, watch: filepath.Join(dir, "watch")}
+		return compileGo(ctx, made.watch, "./testdata/watch")
+	})
 }
 
 // compileGo makes a static program of a package of this module.

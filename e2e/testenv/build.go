@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -214,4 +215,38 @@ func Compile(ctx context.Context, dir string) (string, error) {
 		return "", fmt.Errorf("compiling kaniko-go: %w\n%s", err, out)
 	}
 	return binary, nil
+}
+
+// setupLimit is how long compiling may take.
+const setupLimit = 10 * time.Minute
+
+// Main is TestMain of a package that runs the binary. The binary is compiled first, unless it is given; setup, which may be nil, is handed its path and a
+// directory that every user may read, and whatever else the tests share is made there.
+func Main(m *testing.M, setup func(ctx context.Context, binary, dir string) error) {
+	Dispatch()
+	flag.Parse()
+	os.Exit(runWith(m, setup))
+}
+
+func runWith(m *testing.M, setup func(ctx context.Context, binary, dir string) error) int {
+	dir, err := os.MkdirTemp("", "kaniko-go-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	ctx, cancel := context.WithTimeout(context.Background(), setupLimit)
+	defer cancel()
+	var binary string
+	if err = os.Chmod(dir, 0o755); err == nil {
+		binary, err = Compile(ctx, dir)
+	}
+	if err == nil && setup != nil {
+		err = setup(ctx, binary, dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
 }
