@@ -27,6 +27,10 @@ func alike() map[string]files {
 			"Dockerfile": "ARG BASE\nFROM ${BASE}\nCOPY a.txt /data/\nRUN echo made >/data/b.txt && rm /data/a.txt && mkdir -p /new/dir && chmod 700 /new/dir && ln -s b.txt /data/link && mkfifo /new/pipe\nRUN ln /data/b.txt /data/hard && ln /data/hard /data/third && chown 1:2 /data/b.txt && chmod 4755 /data/hard\n",
 			"a.txt":      "a\n",
 		},
+		"hard links": {
+			"Dockerfile": "ARG BASE\nFROM ${BASE} AS one\nRUN mkdir /d && echo 1 >/d/a && ln /d/a /d/b && ln /d/a /c\nRUN echo 2 >>/d/a && cat /d/b >/e && test -e /d/b\n" +
+				"RUN chmod 600 /c && ln /d/b /d/f && echo 3 >>/d/f\nFROM one\nRUN touch -d @1600000000 /d/b && cat /d/a /d/b /c /d/f >/g\n",
+		},
 		"stages in turn": {
 			"Dockerfile": "ARG BASE\nFROM ${BASE} AS one\nRUN mkdir -p /out/deep && echo one >/out/one && echo x >/out/deep/x && ln /out/one /out/two\n" +
 				"FROM ${BASE} AS two\nRUN test ! -e /out && echo two >/two && rm /bin/vi\n" +

@@ -107,7 +107,14 @@ func withMountPoints(before, after *tree.Tree, p Process, times tree.Times) (*tr
 // sync makes the root what t says, as far as it is ours.
 func (r *inPlaceRoot) sync(ctx context.Context, t *tree.Tree) error {
 	n := r.host
-	if r.record != nil && r.disk.Root() == t.Root() {
+	separated := false
+	if r.record != nil {
+		var err error
+		if separated, err = unpack.Separate(n.root, r.disk, n.kept); err != nil {
+			return err
+		}
+	}
+	if r.record != nil && r.disk.Root() == t.Root() && !separated {
 		return nil
 	}
 	if err := n.conflicts(r.seen, t); err != nil {
@@ -126,6 +133,9 @@ func (r *inPlaceRoot) sync(ctx context.Context, t *tree.Tree) error {
 		return fmt.Errorf("mode of the root directory: %w", err)
 	}
 	_ = n.root.Chown(int(root.UID), int(root.GID))
+	if _, err := unpack.Separate(n.root, t, n.kept); err != nil {
+		return err
+	}
 	r.record, err = snapshot.RecordAround(ctx, n.root, n.kept)
 	return err
 }

@@ -324,7 +324,14 @@ func (r *plainRoot) sync(ctx context.Context, t *tree.Tree) error {
 		}
 		r.dir, r.skipped = dir, map[string]bool{}
 	}
-	if r.disk.Root() == t.Root() && r.record != nil {
+	separated := false
+	if r.record != nil {
+		var err error
+		if separated, err = unpack.Separate(r.dir, r.disk, nil); err != nil {
+			return err
+		}
+	}
+	if r.disk.Root() == t.Root() && r.record != nil && !separated {
 		return nil
 	}
 	skipped, err := unpack.Apply(ctx, r.dir, r.disk, t, unpack.Plain)
@@ -335,6 +342,9 @@ func (r *plainRoot) sync(ctx context.Context, t *tree.Tree) error {
 		r.skipped[p] = true
 	}
 	r.disk = t
+	if _, err := unpack.Separate(r.dir, t, nil); err != nil {
+		return err
+	}
 	r.record, err = snapshot.NewRecord(ctx, r.dir)
 	return err
 }

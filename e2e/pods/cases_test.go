@@ -33,10 +33,6 @@ func withoutRun() []string {
 		copy-parents-chown file-heredoc-copy-mixed ignore-everything-but stage-from-stage stage-onbuild`)
 }
 
-// linkedBelow are the cases that write to, or link, a name of a file that has several names in a lower layer. Overlay gives
-// the RUN a file of its own there, as it does with Docker and BuildKit; a plain directory keeps the names together.
-func linkedBelow() []string { return []string{"run-hard-links", "run-hard-link-to-base"} }
-
 // corpusCase is a Dockerfile of the corpus with its context, written to a directory.
 type corpusCase struct {
 	name    string

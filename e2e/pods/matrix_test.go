@@ -5,7 +5,6 @@ package pods
 import (
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -119,11 +118,7 @@ func (m *matrix) check(t *testing.T, r row, v volume, c corpusCase) {
 		t.Fatalf("want an image; exit code %d, results %q\n%s", o.code, o.results, o.log)
 	}
 	m.count(&m.built)
-	name := c.name
-	if slices.Contains(linkedBelow(), name) && strings.Contains(o.log, "; overlay") {
-		name += " by overlay"
-	}
-	m.compare(t, name, r.kind.name+" "+string(v), o.results["IMAGE_DIGEST"])
+	m.compare(t, c.name, r.kind.name+" "+string(v), o.results["IMAGE_DIGEST"])
 }
 
 func (m *matrix) count(n *int) {
