@@ -152,7 +152,7 @@ func inUse(f *os.File) { _ = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) 
 
 // removeUnused removes a file that nobody has open by inUse.
 func removeUnused(name string) error {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // it may be a pipe
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -90,15 +90,23 @@ func (s *Shared) Open(h v1.Hash) (*os.File, error) {
 	if err := checkHash(h); err != nil {
 		return nil, err
 	}
-	// What is no file, such as a pipe or a device, could keep its reader for ever.
-	f, err := os.OpenFile(s.BlobPath(h), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := openRegular(s.BlobPath(h))
+	if err == nil {
+		s.using(f)
+	}
+	return f, err
+}
+
+// openRegular opens a file of a directory that others write to: what is no file, such as a pipe or a device, could keep its
+// reader for ever.
+func openRegular(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return nil, errors.Join(fmt.Errorf("%s is no regular file", f.Name()), err, f.Close())
+		return nil, errors.Join(fmt.Errorf("%s is no regular file", name), err, f.Close())
 	}
-	s.using(f)
 	return f, nil
 }
 
@@ -184,7 +192,7 @@ func (s *Shared) Remove(h v1.Hash) error {
 
 // Index reads index.json; it is empty if there is none.
 func (s *Shared) Index() (*v1.IndexManifest, error) {
-	f, err := os.Open(filepath.Join(s.dir, "index.json"))
+	f, err := openRegular(filepath.Join(s.dir, "index.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return &v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}, nil
 	}

@@ -32,7 +32,7 @@ func (s *Shared) LayerIndex(diffID v1.Hash) (*os.File, v1.Descriptor, error) {
 		if checkHash(h) != nil {
 			continue
 		}
-		f, err := os.Open(filepath.Join(dir, n.Name()))
+		f, err := openRegular(filepath.Join(dir, n.Name()))
 		if err != nil {
 			return nil, v1.Descriptor{}, err
 		}
