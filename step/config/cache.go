@@ -53,6 +53,9 @@ func (c *Config) checkCache() error {
 	if c.Mode == ModeWarm && c.CacheDir == "" {
 		errs = append(errs, errors.New("KANIKO_MODE=warm needs KANIKO_CACHE_DIR, the directory that images are fetched into"))
 	}
+	if c.NoPush && (c.Mode == ModePush || c.Mode == ModeIndex) {
+		errs = append(errs, fmt.Errorf("KANIKO_NO_PUSH=true contradicts KANIKO_MODE=%s, which does nothing but push", c.Mode))
+	}
 	if c.Mode == ModeIndex && len(c.Image) == 0 {
 		errs = append(errs, errors.New("KANIKO_MODE=index needs KANIKO_IMAGE, the images of the platforms, REPOSITORY@DIGEST one a line"))
 	}

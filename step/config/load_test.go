@@ -236,6 +236,16 @@ KANIKO_COMPRESSION_LEVEL=23: zstd has the levels 1 to 22, and -1 for a good defa
 KANIKO_SKIP_DEFAULT_REGISTRY_FALLBACK=true: there are no mirrors; set KANIKO_REGISTRY_MIRROR or KANIKO_REGISTRY_MAP`,
 		},
 		{
+			"a push that does not push",
+			map[string]string{"KANIKO_MODE": "push", "KANIKO_NO_PUSH": "true", "KANIKO_OCI_LAYOUT_PATH": "/l"},
+			"KANIKO_NO_PUSH=true contradicts KANIKO_MODE=push, which does nothing but push",
+		},
+		{
+			"an index that is not pushed",
+			map[string]string{"KANIKO_MODE": "index", "KANIKO_NO_PUSH": "true", "KANIKO_IMAGE": "r/a@sha256:0"},
+			"KANIKO_NO_PUSH=true contradicts KANIKO_MODE=index, which does nothing but push",
+		},
+		{
 			"single values",
 			map[string]string{
 				"KANIKO_DESTINATION": dest, "KANIKO_CONTEXT_SUB_PATH": "../up", "KANIKO_IGNORE_PATH": "rel\n/", "KANIKO_DIR": "work",
