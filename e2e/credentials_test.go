@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/base64"
 	"fmt"
 	"os"
@@ -11,35 +10,17 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
 
 // TestCredentialsInPlace builds and pushes with a credentials file in the container's root, twice, as a job's script
 // does: the RUN, which shares that root, finds neither the file nor its bytes, and the second build finds it again.
 func TestCredentialsInPlace(t *testing.T) {
-	testenv.NeedRoot(t)
-	testenv.Need(t, "busybox", "docker-registry")
-	const user, password = "robot", "s3cret-of-the-registry"
-	r := testenv.NewRegistry(t, testenv.RegistryOptions{User: user, Password: password})
-	image, err := testenv.Busybox(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ref, err := name.ParseReference(r.Host+"/private/base:1", name.Insecure)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(ref, image, remote.WithAuth(&authn.Basic{Username: user, Password: password})); err != nil {
-		t.Fatal(err)
-	}
-	encoded := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
-	config := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, r.Host, encoded)
+	w, who := privateWorld(t)
+	encoded := base64.StdEncoding.EncodeToString([]byte(who.user + ":" + who.password))
+	config := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, w.Host, encoded)
 	pattern := encoded[:3] + "[" + encoded[3:4] + "]" + encoded[4:20] // which is not itself what it finds
-	source := files{"Dockerfile": "FROM " + ref.Name() + "\n" +
+	source := files{"Dockerfile": "FROM " + w.base + "\n" +
 		"RUN ! cat /kaniko/.docker/config.json && ! grep -r -l " + pattern + " / 2>/dev/null --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev\n"}.write(t)
 
 	c := testenv.NewContainer(t, binary)
@@ -52,12 +33,12 @@ func TestCredentialsInPlace(t *testing.T) {
 	}
 	for range 2 {
 		o := testenv.Build{Container: c, Env: map[string]string{
-			"KANIKO_CONTEXT": "/workspace", "KANIKO_DESTINATION": r.Host + "/team/app:1", "KANIKO_ISOLATION": "inplace", "DOCKER_CONFIG": "/kaniko/.docker",
+			"KANIKO_CONTEXT": "/workspace", "KANIKO_DESTINATION": w.Host + "/team/app:1", "KANIKO_ISOLATION": "inplace", "DOCKER_CONFIG": "/kaniko/.docker",
 		}}.Run(t)
 		if o.Code != 0 {
 			t.Fatalf("exit code %d\n%s", o.Code, o.Log)
 		}
-		if strings.Contains(o.Log, password) || strings.Contains(o.Log, encoded) {
+		if strings.Contains(o.Log, who.password) || strings.Contains(o.Log, encoded) {
 			t.Errorf("the log tells the password:\n%s", o.Log)
 		}
 		got, err := os.ReadFile(path)

@@ -84,7 +84,7 @@ func TestInPlaceGivesTheSame(t *testing.T) {
 			apart := w.Host + "/apart:1"
 			o := testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: w.env(directory, apart, more)}.Run(t)
 			mustSucceed(t, o, apart)
-			for place, dir := range map[string]string{"volume": "", "root": "/kaniko/work", "overlay": "/kaniko/work"} {
+			for place, dir := range map[string]string{"volume": "", "root": defaultDir, "overlay": "/kaniko/work"} {
 				c := testenv.NewContainer(t, binary)
 				c.Mount(t, directory, "/workspace")
 				c.Mount(t, testenv.Dir(t), "/run/secrets/kubernetes.io/serviceaccount")
@@ -340,12 +340,15 @@ func TestInPlaceThief(t *testing.T) {
 	}
 }
 
+// defaultDir is KANIKO_DIR where nobody sets it.
+const defaultDir = "/kaniko/work"
+
 // TestInPlaceWithOurFilesInTheImage builds on an image that has files where the builder has its own, and where it puts things aside.
 func TestInPlaceWithOurFilesInTheImage(t *testing.T) {
 	w := newWorld(t)
 	var dockerfile strings.Builder
 	dockerfile.WriteString("ARG BASE\nFROM ${BASE}\n")
-	for _, p := range []string{"/kaniko/executor", "/kaniko/files", "/kaniko/work/build-1/x", "/.kaniko-go/journal", "/.kaniko-go/hidden/0", "/etc/ssl/certs/ca-certificates.crt", "/etc/hosts", "/workspace/a.txt", "/proc/x"} {
+	for _, p := range []string{"/kaniko/executor", "/kaniko/files", defaultDir + "/build-1/x", "/.kaniko-go/journal", "/.kaniko-go/hidden/0", "/etc/ssl/certs/ca-certificates.crt", "/etc/hosts", "/workspace/a.txt", "/proc/x"} {
 		dockerfile.WriteString("COPY a.txt " + p + "\n")
 	}
 	directory := files{"Dockerfile": dockerfile.String(), "a.txt": "image's\n"}.write(t)

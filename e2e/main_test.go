@@ -13,8 +13,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
@@ -52,6 +55,31 @@ func newWorld(t *testing.T) world {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// login is who may use the registry of a privateWorld.
+type login struct{ user, password string }
+
+// privateWorld is a registry that wants a password for everything, with a base in it.
+func privateWorld(t *testing.T) (world, login) {
+	t.Helper()
+	testenv.NeedRoot(t)
+	testenv.Need(t, "busybox", "docker-registry")
+	who := login{"robot", "s3cret-of-the-registry"}
+	image, err := testenv.Busybox(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := world{Registry: testenv.NewRegistry(t, testenv.RegistryOptions{User: who.user, Password: who.password}), baseImage: image}
+	w.base = w.Host + "/private/base:1"
+	ref, err := name.ParseReference(w.base, name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, image, remote.WithAuth(&authn.Basic{Username: who.user, Password: who.password})); err != nil {
+		t.Fatal(err)
+	}
+	return w, who
 }
 
 // files is a build context, path -> content.

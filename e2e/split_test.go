@@ -3,15 +3,10 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
@@ -19,28 +14,12 @@ import (
 // TestSplit builds in three runs of which only the first and the last have credentials: a private base, a private cache, and a RUN
 // in between that can find nothing. The second round takes everything from the cache.
 func TestSplit(t *testing.T) {
-	testenv.NeedRoot(t)
-	testenv.Need(t, "busybox", "docker-registry")
-	const user, password = "robot", "s3cret-of-the-registry"
-	r := testenv.NewRegistry(t, testenv.RegistryOptions{User: user, Password: password})
-	auth := remote.WithAuth(&authn.Basic{Username: user, Password: password})
-	image, err := testenv.Busybox(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	base := r.Host + "/private/base:1"
-	ref, err := name.ParseReference(base, name.Insecure)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(ref, image, auth); err != nil {
-		t.Fatal(err)
-	}
-	source := files{"Dockerfile": "FROM " + base + " AS build\nRUN date +%N > /made\nFROM " + base + "\nCOPY --from=build /made /made\nCOPY a /a\nRUN env > /env; cat /made\n", "a": "a\n"}.write(t)
+	w, who := privateWorld(t)
+	source := files{"Dockerfile": "FROM " + w.base + " AS build\nRUN date +%N > /made\nFROM " + w.base + "\nCOPY --from=build /made /made\nCOPY a /a\nRUN env > /env; cat /made\n", "a": "a\n"}.write(t)
 	volume := testenv.Dir(t)
-	destination := r.Host + "/team/app:1"
-	layers, remoteCache := "oci:"+filepath.Join(volume, "layers"), r.Host+"/team/app/cache"
-	credentials := fmt.Sprintf(`{"auths":{%q:{"username":%q,"password":%q}}}`, r.Host, user, password)
+	destination := w.Host + "/team/app:1"
+	layers, remoteCache := "oci:"+filepath.Join(volume, "layers"), w.Host+"/team/app/cache"
+	credentials := fmt.Sprintf(`{"auths":{%q:{"username":%q,"password":%q}}}`, w.Host, who.user, who.password)
 	common := map[string]string{"KANIKO_CONTEXT": source, "SOURCE_DATE_EPOCH": "1700000000", "KANIKO_CACHE_DIR": filepath.Join(volume, "bases"), "KANIKO_CACHE": "true"}
 	with := func(more map[string]string) map[string]string {
 		for k, v := range common {
@@ -76,7 +55,7 @@ func TestSplit(t *testing.T) {
 			t.Errorf("pushed %q, built %q", push.Results, build.Results)
 		}
 		for _, o := range []testenv.Outcome{warm, build, push} {
-			if strings.Contains(o.Log, password) {
+			if strings.Contains(o.Log, who.password) {
 				t.Errorf("the password is in the log:\n%s", o.Log)
 			}
 			mustBeClean(t, o)

@@ -89,11 +89,14 @@ func byHandle(t *thief) {
 	}
 }
 
+// storeDir is KANIKO_DIR where nobody sets it.
+const storeDir = "/kaniko/work"
+
 // writable finds what of the pod could be written to. It opens, and writes nothing.
 func writable(t *thief) {
 	for path, name := range map[string]string{
 		"/dev/termination-log": "termination-message", "/tekton/results/private": "results", "/workspace/other/private": "workspace", "/cache/private": "cache",
-		"/kaniko/work/private": "store", "/kaniko/executor": "builder", "/kaniko/.docker/config.json": "credentials", "/etc/resolv.conf": "resolv.conf", "/etc/hosts": "hosts",
+		storeDir + "/private": "store", "/kaniko/executor": "builder", "/kaniko/.docker/config.json": "credentials", "/etc/resolv.conf": "resolv.conf", "/etc/hosts": "hosts",
 		"/proc/sysrq-trigger": "sysrq", "/proc/sys/kernel/core_pattern": "core-pattern", "/sys/fs/cgroup/pids/cgroup.procs": "cgroup",
 	} {
 		f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0)

@@ -88,7 +88,7 @@ func descriptors(t *thief) {
 func planted() []string {
 	return []string{
 		"kaniko/.docker/config.json", "kaniko/secret", "var/run/secrets/kubernetes.io/serviceaccount/token", "run/secrets/kubernetes.io/serviceaccount/token",
-		"workspace/other/private", "workspace/source/private", "cache/private", "dev/termination-log", "tekton/results/private", "kaniko/work/private", "root/.docker/config.json",
+		"workspace/other/private", "workspace/source/private", "cache/private", "dev/termination-log", "tekton/results/private", storeDir[1:] + "/private", "root/.docker/config.json",
 		"root/.netrc", "root/.git-credentials", "root/.aws/credentials", "tekton/creds-secrets/x", "var/run/argo/template",
 	}
 }
