@@ -52,9 +52,6 @@ type CacheOptions struct {
 	MountLimit   int64
 }
 
-// isDirectory tells a cache on disk from a repository.
-func isDirectory(repo string) bool { return strings.HasPrefix(repo, "oci:") }
-
 // off tells whether a stage is not to be taken from the cache.
 func (o CacheOptions) off(s *plan.Stage) bool {
 	return o.All || slices.ContainsFunc(o.Off, func(name string) bool { return strings.EqualFold(name, s.Name) })
@@ -189,7 +186,7 @@ func (in inputs) distrust(log *progress.Log, bad *badHitError) {
 func (b *Builder) openCache(r Request) *cache.Cache {
 	var repos []cache.Repository
 	for _, name := range r.Cache.Repos {
-		dir, local := strings.CutPrefix(name, "oci:")
+		dir, local := cache.Directory(name)
 		if !local {
 			repos = append(repos, cache.InRegistry(b.Registry, name))
 			continue
@@ -341,12 +338,7 @@ func (x *executor) need(st *plan.Stage) {
 	if st.Base.Stage != nil {
 		x.need(st.Base.Stage)
 	}
-	n := len(s.hits)
-	for _, in := range st.Instructions {
-		if in.Layer() && n > 0 {
-			n--
-			continue
-		}
+	for _, in := range s.todo() {
 		for _, src := range sourcesOf(in.Op) {
 			if src != nil && src.Stage != nil {
 				x.need(src.Stage)
@@ -511,10 +503,6 @@ func (x *executor) remember(ctx context.Context, s *stage, st *step, recipes [][
 	if err != nil {
 		return err
 	}
-	made := []cache.Made{{Layer: l, Path: x.disk.BlobPath(d.Digest)}}
-	if i := l.IndexBlob(); i != nil {
-		made = append(made, cache.Made{Layer: &fileBlob{*i, x.disk.BlobPath(i.Digest)}, Path: x.disk.BlobPath(i.Digest)})
-	}
 	set := cache.Set{About: s.about()}
 	for _, inputs := range recipes {
 		set.Records = append(set.Records, cache.Record{
@@ -522,8 +510,23 @@ func (x *executor) remember(ctx context.Context, s *stage, st *step, recipes [][
 			Text: st.Text, Inputs: inputs, Created: st.created,
 		})
 	}
-	x.cache.Add(ctx, s.tag(), set, made...)
+	x.cache.Add(ctx, s.tag(), set, madeOf(x.disk, l, d.Digest)...)
 	return nil
+}
+
+// madeOf are the blobs of a layer in the store: itself, and its index if it has one.
+func madeOf(disk *store.Store, l *layer.Layer, digest v1.Hash) []cache.Made {
+	made := []cache.Made{{Layer: l, Path: disk.BlobPath(digest)}}
+	if i := l.IndexBlob(); i != nil {
+		made = append(made, madeOfIndex(disk, *i))
+	}
+	return made
+}
+
+// madeOfIndex is a layer index in the store.
+func madeOfIndex(disk *store.Store, index v1.Descriptor) cache.Made {
+	path := disk.BlobPath(index.Digest)
+	return cache.Made{Layer: &fileBlob{index, path}, Path: path}
 }
 
 // alias keeps a layer under one more recipe, by which it will be found without reading anything.
@@ -547,9 +550,7 @@ func (x *executor) rememberBases(ctx context.Context) {
 			if err != nil || index == nil || x.cache.HasBaseIndex(tag, diffID) {
 				continue
 			}
-			path := x.disk.BlobPath(index.Digest)
-			x.cache.Add(ctx, tag, cache.Set{Bases: []cache.Base{{DiffID: diffID, Index: *index}}},
-				cache.Made{Layer: &fileBlob{*index, path}, Path: path})
+			x.cache.Add(ctx, tag, cache.Set{Bases: []cache.Base{{DiffID: diffID, Index: *index}}}, madeOfIndex(x.disk, *index))
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
 	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
 	"github.com/kaniko-go/kaniko-go/builder/internal/progress"
 	"github.com/kaniko-go/kaniko-go/builder/internal/snapshot"
@@ -67,7 +68,7 @@ func (b *Builder) openTravel(r Request, disk *store.Store) *mountTravel {
 	}
 	t := &mountTravel{client: b.Registry, readOnly: r.Cache.ReadOnly, limit: r.Cache.MountLimit, log: b.Log, disk: disk}
 	for _, repo := range r.Cache.Repos {
-		if !isDirectory(repo) {
+		if _, local := cache.Directory(repo); !local {
 			t.repos = append(t.repos, repo)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
 	"github.com/kaniko-go/kaniko-go/builder/internal/image"
 	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
 	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
@@ -269,8 +270,8 @@ func (r Request) writes() []string {
 		dirs = append(dirs, r.Cache.Dir)
 	}
 	for _, repo := range r.Cache.Repos {
-		if isDirectory(repo) {
-			dirs = append(dirs, strings.TrimPrefix(repo, "oci:"))
+		if dir, local := cache.Directory(repo); local {
+			dirs = append(dirs, dir)
 		}
 	}
 	return dirs

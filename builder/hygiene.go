@@ -117,7 +117,7 @@ func (b *Builder) List(ctx context.Context, o CacheOptions) (*Inventory, error) 
 func (b *Builder) listRepository(ctx context.Context, name string) (*RepositoryInventory, error) {
 	out := &RepositoryInventory{Name: name, Tags: []TagInventory{}}
 	var sets []cache.Tagged
-	if dir, local := strings.CutPrefix(name, "oci:"); local {
+	if dir, local := cache.Directory(name); local {
 		s, err := store.ReadShared(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			return out, nil // nothing was kept yet
@@ -249,7 +249,7 @@ func (i ItemInventory) label() string {
 func (b *Builder) Prune(ctx context.Context, o CacheOptions) error {
 	var errs []error
 	for _, name := range o.Repos {
-		dir, local := strings.CutPrefix(name, "oci:")
+		dir, local := cache.Directory(name)
 		switch {
 		case !local:
 			errs = append(errs, b.pruneRegistry(ctx, name, o))
@@ -287,7 +287,10 @@ func (b *Builder) pruneDirectory(dir string, o CacheOptions, thorough bool) erro
 		return &environmentError{err}
 	}
 	now := time.Now()
-	layers := slices.Contains(o.Repos, "oci:"+dir)
+	layers := slices.ContainsFunc(o.Repos, func(name string) bool {
+		d, local := cache.Directory(name)
+		return local && d == dir
+	})
 	po := cache.PruneOptions{
 		Limits: store.Limits{Size: o.DirSize}, Thorough: thorough, Orphans: thorough && !o.alsoBases(dir), Now: now,
 	}
@@ -327,7 +330,7 @@ func (b *Builder) tidy(o CacheOptions, mounts *caches) {
 		dirs = append(dirs, o.Dir)
 	}
 	for _, name := range o.Repos {
-		if dir, local := strings.CutPrefix(name, "oci:"); local && !o.alsoBases(dir) {
+		if dir, local := cache.Directory(name); local && !o.alsoBases(dir) {
 			dirs = append(dirs, dir)
 		}
 	}

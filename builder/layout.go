@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -31,13 +33,28 @@ func (m *images) resolveLayout(_ context.Context, at string, platform ocispec.Pl
 	return m.add(origin{img, "oci-layout://" + at, func(context.Context) (v1.Image, error) { return img, nil }})
 }
 
+// openLayout opens an OCI image layout. Whoever made it may have put something else where files belong, such as a pipe, which
+// would keep its reader for ever.
+func openLayout(dir string) (layout.Path, error) {
+	blobs, err := filepath.Glob(filepath.Join(dir, "blobs", "*", "*"))
+	if err != nil {
+		return "", err
+	}
+	for _, name := range append(blobs, filepath.Join(dir, "index.json"), filepath.Join(dir, "oci-layout")) {
+		if fi, err := os.Stat(name); err == nil && !fi.Mode().IsRegular() {
+			return "", fmt.Errorf("%s is no regular file", name)
+		}
+	}
+	return layout.FromPath(dir)
+}
+
 func findInLayout(at string) (layout.Path, v1.Hash, error) {
 	if dir, digest, ok := strings.Cut(at, "@"); ok {
 		h, err := v1.NewHash(digest)
 		if err != nil {
 			return "", v1.Hash{}, err
 		}
-		p, err := layout.FromPath(dir)
+		p, err := openLayout(dir)
 		return p, h, err
 	}
 	colon := strings.LastIndexByte(at, ':')
@@ -45,7 +62,7 @@ func findInLayout(at string) (layout.Path, v1.Hash, error) {
 		return "", v1.Hash{}, errors.New("needs a digest or a tag: oci-layout://DIR@sha256:... or oci-layout://DIR:TAG")
 	}
 	dir, tag := at[:colon], at[colon+1:]
-	p, err := layout.FromPath(dir)
+	p, err := openLayout(dir)
 	if err != nil {
 		return "", v1.Hash{}, err
 	}

@@ -114,7 +114,7 @@ func (b *Builder) announce(images []platformImage, indexed bool, res *Result) er
 
 // writeLayout puts the image into an OCI layout, beside what is there already. An image of the same name is replaced.
 func writeLayout(o Output, it artifact, digest v1.Hash) error {
-	p, err := layout.FromPath(o.Layout)
+	p, err := openLayout(o.Layout)
 	if errors.Is(err, os.ErrNotExist) {
 		p, err = layout.Write(o.Layout, empty.Index)
 	}

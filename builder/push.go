@@ -7,11 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"golang.org/x/sync/errgroup"
 
@@ -61,7 +59,7 @@ func (b *Builder) pushRecords(ctx context.Context, c CacheOptions) {
 		oldest = time.Now().Add(-c.TTL)
 	}
 	for _, from := range c.Repos {
-		dir, local := strings.CutPrefix(from, "oci:")
+		dir, local := cache.Directory(from)
 		if !local || c.ReadOnly {
 			continue
 		}
@@ -71,7 +69,7 @@ func (b *Builder) pushRecords(ctx context.Context, c CacheOptions) {
 			continue
 		}
 		for _, to := range c.Repos {
-			if isDirectory(to) {
+			if _, local := cache.Directory(to); local {
 				continue
 			}
 			n, err := cache.Export(ctx, shared, b.Registry, to, oldest)
@@ -101,7 +99,7 @@ func (b *Builder) handedOver(o Output) (artifact, error) {
 }
 
 func fromLayout(dir, dest string) (artifact, error) {
-	p, err := layout.FromPath(dir)
+	p, err := openLayout(dir)
 	if err != nil {
 		return nil, err
 	}

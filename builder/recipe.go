@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"runtime"
 	"slices"
 	"strconv"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
 	"github.com/kaniko-go/kaniko-go/builder/internal/copy"
+	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
 	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 )
@@ -180,7 +182,7 @@ func (x *executor) treeDigest(ctx context.Context, t *tree.Tree) (treeSums, erro
 				return context.Cause(ctx)
 			}
 			var err error
-			sums[i], err = x.digests.of(c.Inode)
+			sums[i], err = x.digests.of(ctx, c.Inode)
 			if err != nil {
 				return fmt.Errorf("read /%s: %w", c.Path, err)
 			}
@@ -219,7 +221,7 @@ func (x *executor) digestMetadata(h hash.Hash, c tree.Change, links map[*tree.In
 		return
 	}
 	_, _ = fmt.Fprintf(h, "%d %o %d %d", n, ino.Mode, ino.UID, ino.GID)
-	for _, k := range slices.Sorted(keysOf(ino.Xattrs)) {
+	for _, k := range slices.Sorted(maps.Keys(ino.Xattrs)) {
 		_, _ = fmt.Fprintf(h, " %q=%q", k, ino.Xattrs[k])
 	}
 	if x.times.Epoch != nil {
@@ -235,18 +237,8 @@ func (x *executor) digestMetadata(h hash.Hash, c tree.Change, links map[*tree.In
 	_, _ = io.WriteString(h, "\n")
 }
 
-func keysOf(m map[string]string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
-}
-
 // of is the digest of a file's content.
-func (d *digests) of(ino *tree.Inode) (string, error) {
+func (d *digests) of(ctx context.Context, ino *tree.Inode) (string, error) {
 	d.mu.Lock()
 	sum, ok := d.all[ino]
 	d.mu.Unlock()
@@ -259,7 +251,7 @@ func (d *digests) of(ino *tree.Inode) (string, error) {
 	}
 	defer func() { _ = r.Close() }()
 	h := sha256.New()
-	if n, err := io.Copy(h, r); err != nil || n != ino.Size {
+	if n, err := io.Copy(h, layer.Until(ctx, r)); err != nil || n != ino.Size {
 		if err == nil {
 			err = fmt.Errorf("it changed while it was read: %d bytes of %d", n, ino.Size)
 		}

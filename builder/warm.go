@@ -163,7 +163,7 @@ func (b *Builder) warmDockerfile(ctx context.Context, r Request, into *baseCache
 func (w *warmer) records(ctx context.Context, r Request, p *plan.Plan, in inputs) error {
 	local, remote := false, false
 	for _, repo := range r.Cache.Repos {
-		dir := isDirectory(repo)
+		_, dir := cache.Directory(repo)
 		local, remote = local || dir, remote || !dir
 	}
 	if !local || !remote {
@@ -202,12 +202,8 @@ func (w *warmer) record(ctx context.Context, x *executor, tag string, h *hit) er
 	if err != nil {
 		return err
 	}
-	made := []cache.Made{{Layer: in.Layer, Path: w.disk.BlobPath(digest)}}
 	rec := h.Record
 	rec.Index = in.IndexBlob()
-	if i := rec.Index; i != nil {
-		made = append(made, cache.Made{Layer: &fileBlob{*i, w.disk.BlobPath(i.Digest)}, Path: w.disk.BlobPath(i.Digest)})
-	}
-	x.cache.AddLocal(ctx, tag, cache.Set{Records: []cache.Record{rec}}, made...)
+	x.cache.AddLocal(ctx, tag, cache.Set{Records: []cache.Record{rec}}, madeOf(w.disk, in.Layer, digest)...)
 	return nil
 }

@@ -53,18 +53,9 @@ func run(status isolation.Status) int {
 	return 0
 }
 
-// build carries out mode build: results are proved writable first and written last.
+// build carries out mode build.
 func build(ctx context.Context, cfg *config.Config, status isolation.Status, log *zap.Logger) error {
 	log.Debug("kaniko-go " + version)
-	out := outputs(cfg)
-	if err := errors.Join(out.RemoveStale(), out.Probe()); err != nil {
-		return &resultsError{err}
-	}
-	if !cfg.NoPush {
-		if err := out.Check(cfg.Destination); err != nil {
-			return &configError{err}
-		}
-	}
 	return write(ctx, cfg, status, log, func(b *builder.Builder) (*builder.Result, error) {
 		return b.Build(ctx, request(cfg))
 	})
@@ -72,13 +63,6 @@ func build(ctx context.Context, cfg *config.Config, status isolation.Status, log
 
 // push carries out the modes push and index, which publish what was built before.
 func push(ctx context.Context, cfg *config.Config, status isolation.Status, log *zap.Logger) error {
-	out := outputs(cfg)
-	if err := errors.Join(out.RemoveStale(), out.Probe()); err != nil {
-		return &resultsError{err}
-	}
-	if err := out.Check(cfg.Destination); err != nil {
-		return &configError{err}
-	}
 	return write(ctx, cfg, status, log, func(b *builder.Builder) (*builder.Result, error) {
 		if cfg.Mode == config.ModeIndex {
 			return b.Index(ctx, output(cfg), cfg.Image)
@@ -97,9 +81,17 @@ func warm(ctx context.Context, cfg *config.Config, status isolation.Status, log 
 	return b.Warm(ctx, request(cfg), cfg.Image)
 }
 
-// write does the work of a mode and writes its results, last.
+// write does the work of a mode whose results are proved writable first and written last.
 func write(ctx context.Context, cfg *config.Config, status isolation.Status, log *zap.Logger, work func(*builder.Builder) (*builder.Result, error)) error {
 	out := outputs(cfg)
+	if err := prepare(out); err != nil {
+		return err
+	}
+	if !cfg.NoPush {
+		if err := out.Check(cfg.Destination); err != nil {
+			return &configError{err}
+		}
+	}
 	b, err := newBuilder(cfg, status, log)
 	if err != nil {
 		return err
@@ -118,11 +110,18 @@ func write(ctx context.Context, cfg *config.Config, status isolation.Status, log
 	return nil
 }
 
-// check carries out mode check: the report goes to standard error for people, and to LINT.json.
-func check(ctx context.Context, cfg *config.Config, status isolation.Status, log *zap.Logger) error {
-	out := outputs(cfg)
+// prepare removes the results of an earlier run and proves that new ones can be written.
+func prepare(out results.Outputs) error {
 	if err := errors.Join(out.RemoveStale(), out.Probe()); err != nil {
 		return &resultsError{err}
+	}
+	return nil
+}
+
+// check carries out mode check: the report goes to standard error for people, and to LINT.json.
+func check(ctx context.Context, cfg *config.Config, status isolation.Status, log *zap.Logger) error {
+	if err := prepare(outputs(cfg)); err != nil {
+		return err
 	}
 	b, err := newBuilder(cfg, status, log)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -22,6 +23,12 @@ import (
 
 // errDamaged says that a Set cannot be read, whoever tries.
 var errDamaged = errors.New("the records are damaged")
+
+// directoryPrefix begins the names of repositories that are directories.
+const directoryPrefix = "oci:"
+
+// Directory returns the directory that a repository's name stands for, and whether it is one.
+func Directory(name string) (dir string, ok bool) { return strings.CutPrefix(name, directoryPrefix) }
 
 // Repository is a place where Sets and what they refer to are kept. It is safe for concurrent use.
 type Repository interface {
@@ -157,7 +164,7 @@ type layoutRepository struct{ *store.Shared }
 func InLayout(s *store.Shared) Repository { return &layoutRepository{s} }
 
 // String implements Repository.
-func (r *layoutRepository) String() string { return "oci:" + r.Dir() }
+func (r *layoutRepository) String() string { return directoryPrefix + r.Dir() }
 
 // Load implements Repository.
 func (r *layoutRepository) Load(_ context.Context, tag string) (*Loaded, error) {

@@ -72,7 +72,7 @@ func (in *ingester) run(ctx context.Context, l v1.Layer, keep bool) (*Index, err
 	defer func() { _ = r.Close() }()
 
 	compressed := newMeter(blob)
-	src := io.TeeReader(&limitReader{ctx: ctx, r: r, left: in.layer.size}, compressed)
+	src := io.TeeReader(&limitReader{r: Until(ctx, r), left: in.layer.size}, compressed)
 	idx, unwrapErr := in.unwrap(src, keep)
 	// A compressor may end, or fail, before the blob does; the rest belongs to the digest, and
 	// wrong bytes explain whatever the decompressor had to say of them.
@@ -164,17 +164,28 @@ func (in *ingester) read(r io.Reader, keep bool) (*Index, v1.Hash, error) {
 	return idx, v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))}, nil
 }
 
-// limitReader stops a source that gives more than its descriptor says, or whose build was cancelled.
+// Until reads from r until ctx ends, so that a build that is told to stop does not read a large file to its end first.
+func Until(ctx context.Context, r io.Reader) io.Reader { return &untilReader{ctx, r} }
+
+type untilReader struct {
+	ctx context.Context //nolint:containedctx // the reader lives no longer than the call that made it
+	r   io.Reader
+}
+
+func (u *untilReader) Read(p []byte) (int, error) {
+	if u.ctx.Err() != nil {
+		return 0, context.Cause(u.ctx)
+	}
+	return u.r.Read(p)
+}
+
+// limitReader stops a source that gives more than its descriptor says.
 type limitReader struct {
-	ctx  context.Context //nolint:containedctx // the reader lives no longer than the call that made it
 	r    io.Reader
 	left int64
 }
 
 func (l *limitReader) Read(p []byte) (int, error) {
-	if l.ctx.Err() != nil {
-		return 0, context.Cause(l.ctx)
-	}
 	n, err := l.r.Read(p)
 	if l.left -= int64(n); l.left < 0 {
 		return 0, fmt.Errorf("%w: more bytes than its size", ErrIntegrity)

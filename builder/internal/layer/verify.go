@@ -18,7 +18,7 @@ func Verify(ctx context.Context, l v1.Layer, d v1.Descriptor, diffID v1.Hash) er
 	}
 	defer func() { _ = r.Close() }()
 	compressed := newMeter(io.Discard)
-	src := io.TeeReader(&limitReader{ctx: ctx, r: r, left: d.Size}, compressed)
+	src := io.TeeReader(&limitReader{r: Until(ctx, r), left: d.Size}, compressed)
 	inflated := newMeter(io.Discard)
 	z, unwrapErr := decompress(src)
 	if unwrapErr == nil {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"path"
 	"runtime"
 	"slices"
@@ -148,7 +149,7 @@ func writeTar(ctx context.Context, w io.Writer, changes []tree.Change, rec *reco
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		if err := writeChange(tw, c, links, elide); err != nil {
+		if err := writeChange(ctx, tw, c, links, elide); err != nil {
 			return err
 		}
 	}
@@ -158,7 +159,7 @@ func writeTar(ctx context.Context, w io.Writer, changes []tree.Change, rec *reco
 	return nil
 }
 
-func writeChange(tw *tar.Writer, c tree.Change, links map[*tree.Inode]string, elide func(int64)) error {
+func writeChange(ctx context.Context, tw *tar.Writer, c tree.Change, links map[*tree.Inode]string, elide func(int64)) error {
 	if strings.HasPrefix(path.Base(c.Path), whiteoutPrefix) {
 		return fmt.Errorf("/%s: a name that begins with %s cannot be in an image: it would remove another file", c.Path, whiteoutPrefix)
 	}
@@ -187,7 +188,7 @@ func writeChange(tw *tar.Writer, c tree.Change, links map[*tree.Inode]string, el
 	if err != nil {
 		return fmt.Errorf("read /%s: %w", c.Path, err)
 	}
-	if err := copyExactly(tw, r, h.Size); err != nil {
+	if err := copyExactly(tw, Until(ctx, r), h.Size); err != nil {
 		_ = r.Close()
 		return fmt.Errorf("read /%s: %w", c.Path, err)
 	}
@@ -228,23 +229,13 @@ func header(c tree.Change) *tar.Header {
 	case tree.Fifo:
 		h.Typeflag = tar.TypeFifo
 	}
-	for _, k := range slices.Sorted(keys(ino.Xattrs)) {
+	for _, k := range slices.Sorted(maps.Keys(ino.Xattrs)) {
 		if h.PAXRecords == nil {
 			h.PAXRecords = map[string]string{}
 		}
 		h.PAXRecords[xattrPrefix+k] = ino.Xattrs[k]
 	}
 	return h
-}
-
-func keys(m map[string]string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 // buffers are for copying: io.Copy would make one for every file.
