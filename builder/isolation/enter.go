@@ -191,6 +191,8 @@ func endAs(state *os.ProcessState, waitErr error) {
 	// The builder dumped core if anybody should.
 	_ = undumpable()
 	signal.Reset(st.Signal())
+	// Reset leaves a signal ignored that was so from the beginning, as by nohup.
+	unignoreSignals()
 	_ = unix.Kill(os.Getpid(), st.Signal())
 	// The first process of a container is immune to its own signals.
 	time.Sleep(100 * time.Millisecond)
