@@ -162,7 +162,7 @@ func TestClouds(t *testing.T) {
 	testenv.NeedRoot(t)
 	testenv.Need(t, "docker-registry")
 	if os.Getenv("KANIKO_GO_CLOUDS") == "" {
-		again(t)
+		again(t, "KANIKO_GO_CLOUDS=1")
 		return
 	}
 	ca := ownNetwork(t)
@@ -188,18 +188,19 @@ func TestClouds(t *testing.T) {
 	})
 }
 
-// again runs this test in a network and a mount table of its own.
-func again(t *testing.T) {
+// again runs this test in a process with a network and a mount table of its own; the variable says what it is to do there.
+func again(t *testing.T, variable string) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), self, "-test.run", "^TestClouds$", "-test.v")
-	cmd.Env = append(os.Environ(), "KANIKO_GO_CLOUDS=1", "KANIKO_GO_BINARY="+binary)
+	name, _, _ := strings.Cut(t.Name(), "/")
+	cmd := exec.CommandContext(t.Context(), self, "-test.run", "^"+name+"$", "-test.v")
+	cmd.Env = append(os.Environ(), variable, "KANIKO_GO_BINARY="+binary)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestClouds/") || strings.Contains(string(out), "--- SKIP") {
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+name+"/") || strings.Contains(string(out), "--- SKIP") {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Logf("%s", out)

@@ -101,6 +101,10 @@ func stepImage(t *testing.T, dist, name string) v1.Image {
 // TestStepImages makes them twice and looks at what is in them; then builds in containers of them, as jobs and pods do.
 func TestStepImages(t *testing.T) {
 	testenv.NeedRoot(t)
+	if dist := os.Getenv("KANIKO_GO_DIST"); dist != "" {
+		jobsInClouds(t, dist)
+		return
+	}
 	dist := newDist(t)
 	first := buildStepImages(t, dist)
 	if diff := cmp.Diff(first, buildStepImages(t, dist)); diff != "" {
@@ -112,6 +116,7 @@ func TestStepImages(t *testing.T) {
 	t.Run("published", func(t *testing.T) { published(t, dist, first) })
 	t.Run("lists of modules", func(t *testing.T) { listsModules(t, dist) })
 	t.Run("a job in debug", func(t *testing.T) { jobInDebug(t, debug) })
+	t.Run("jobs with real names", func(t *testing.T) { again(t, "KANIKO_GO_DIST="+dist) })
 	t.Run("args in plain", func(t *testing.T) { argsInPlain(t, plain) })
 	t.Run("without any privilege", func(t *testing.T) { unprivileged(t, plain) })
 }
