@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/platforms"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/tonistiigi/go-archvariant"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
@@ -280,6 +281,10 @@ func (r Request) writes() []string {
 // prepareRun finds out whether a RUN in the stage can work at all.
 func (x *executor) prepareRun(st *plan.Stage) error {
 	local := localPlatform()
+	if local.Architecture == "amd64" {
+		// What it has beyond the first x86-64 runs too; the builder's own platform, by which bases are chosen, stays plain.
+		local.Variant = archvariant.AMD64Variant()
+	}
 	if !platforms.Only(local).Match(st.Platform) {
 		return fmt.Errorf("RUN in stage %s needs a machine for %s, and this one is %s: build it there, or compile on the builder's own platform with FROM --platform=$BUILDPLATFORM",
 			st.Name, platforms.Format(st.Platform), platforms.Format(local))

@@ -9,12 +9,16 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
@@ -93,4 +97,29 @@ func (w *world) otherBase(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return reference
+}
+
+// index pushes an index of the image and one of another platform.
+func (w *world) index(t *testing.T, image string) string {
+	t.Helper()
+	ours, err := testenv.Pull(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := mutate.ConfigFile(ours, &v1.ConfigFile{OS: "linux", Architecture: "s390x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: foreign, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}},
+		mutate.IndexAddendum{Add: ours, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}}},
+	)
+	reference, err := name.ParseReference(strings.Replace(image, "/base/", "/index/", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(reference, index, remote.WithContext(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	return reference.String()
 }

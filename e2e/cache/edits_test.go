@@ -65,8 +65,9 @@ type edit struct {
 	// plain and withEpoch are the instructions that are carried out without an epoch, and with one: there a RUN that is made again
 	// and comes out identical makes what follows valid again.
 	plain, withEpoch []string
-	// buildkit is what BuildKit's cache makes of it, "" where it hits and misses the same as ours does without an epoch.
-	buildkit string
+	// buildkit says what BuildKit carries out without an epoch, where that is something else; buildkitEpoch, with one, where it does not
+	// carry out something that ours does.
+	buildkit, buildkitEpoch string
 	// says is what the log says of the first miss.
 	says string
 }
@@ -108,8 +109,25 @@ func variable(pairs ...string) func(*testing.T, *world, string, map[string]strin
 	}
 }
 
+// everything is all instructions that make layers.
+func everything() []string { return append([]string{toolDir, toolCopy, toolRun}, since(appDir)...) }
+
+// workdirHit is what BuildKit does where it is to use no cache.
+const workdirHit = "WORKDIR is taken from the cache all the same"
+
+// inIndex takes the base, or the other one, from an index, in which there is an image of another platform too.
+func inIndex(other bool) func(*testing.T, *world, string, map[string]string) {
+	return func(t *testing.T, w *world, _ string, env map[string]string) {
+		t.Helper()
+		base := w.base
+		if other {
+			base = env["OTHER"]
+		}
+		env["KANIKO_BUILD_ARG"] = "BASE=" + w.index(t, base)
+	}
+}
+
 func edits() []edit {
-	everything := append([]string{toolDir, toolCopy, toolRun}, since(appDir)...)
 	return []edit{
 		{name: "nothing", change: func(*testing.T, *world, string, map[string]string) {}},
 		{name: "content", says: "; not in the cache: files changed\n", change: replace("a.txt", "a", "b"), plain: since(copyFile), withEpoch: since(copyFile)},
@@ -156,17 +174,20 @@ func edits() []edit {
 			if err := os.Chtimes(filepath.Join(dir, "a.txt"), other, other); err != nil {
 				t.Fatal(err)
 			}
-		}, withEpoch: since(copyFile), buildkit: "no miss with an epoch either: the layer then has the time of an earlier build"},
+		}, withEpoch: since(copyFile), buildkitEpoch: "nothing: the layer then has the time of an earlier build"},
 		{name: "a file newer than the epoch", change: func(t *testing.T, _ *world, dir string, _ map[string]string) {
 			t.Helper()
 			if err := os.Chtimes(filepath.Join(dir, "dir/x"), time.Now(), time.Now()); err != nil {
 				t.Fatal(err)
 			}
-		}, withEpoch: since(copyDir), buildkit: "no miss"},
+		}, withEpoch: since(copyDir), buildkitEpoch: "nothing: the layer then has the time of an earlier build"},
 		{name: "base", says: "; not in the cache, which has nothing for this base\n", change: func(_ *testing.T, _ *world, _ string, env map[string]string) {
 			env["KANIKO_BUILD_ARG"] = "BASE=" + env["OTHER"]
-		}, plain: everything, withEpoch: everything},
-		{name: "compression level", says: "; not in the cache: compression changed\n", change: variable("KANIKO_COMPRESSION_LEVEL", "9"), plain: everything, withEpoch: everything, buildkit: "no miss: layers are compressed again when they are exported"},
+		}, plain: everything(), withEpoch: everything()},
+		{name: "the base in an index", change: inIndex(false), buildkit: "everything: it is the index that its base is known by"},
+		{name: "another base in an index", change: inIndex(true), plain: everything(), withEpoch: everything()},
+		{name: "platform", change: variable("KANIKO_PLATFORM", "linux/amd64/v2"), plain: everything(), withEpoch: everything()},
+		{name: "compression level", says: "; not in the cache: compression changed\n", change: variable("KANIKO_COMPRESSION_LEVEL", "9"), plain: everything(), withEpoch: everything(), buildkit: "nothing: layers are compressed again when they are exported", buildkitEpoch: "nothing, likewise"},
 		{name: "format of the image", change: variable("KANIKO_IMAGE_FORMAT", "docker")},
 		{name: "comments and blanks", change: replace("Dockerfile", "WORKDIR /app\n", "# here\nWORKDIR   /app\n\n")},
 		{name: "name of a stage", change: func(t *testing.T, w *world, dir string, env map[string]string) {
@@ -179,8 +200,8 @@ func edits() []edit {
 		{name: "proxy", change: variable("KANIKO_BUILD_ARG", "BASE\nHTTP_PROXY=http://127.0.0.1:9")},
 		{name: "instruction put in", says: "; not in the cache: files", change: replace("Dockerfile", "COPY dir/", "COPY unused ./\nCOPY dir/"), plain: append([]string{"COPY unused ./"}, since(copyDir)...), withEpoch: append([]string{"COPY unused ./"}, since(copyDir)...)},
 		{name: "instruction taken out", says: "; not in the cache: the layers below changed\n", change: replace("Dockerfile", "COPY --from=tools /t/out ./out\n", ""), plain: []string{runVersion}, withEpoch: []string{runVersion}},
-		{name: "KANIKO_NO_CACHE of a stage", change: variable("KANIKO_NO_CACHE", "tools"), plain: []string{toolDir, toolCopy, toolRun}, withEpoch: []string{toolDir, toolCopy, toolRun}},
-		{name: "KANIKO_NO_CACHE", change: variable("KANIKO_NO_CACHE", "true"), plain: everything, withEpoch: everything},
+		{name: "KANIKO_NO_CACHE of a stage", change: variable("KANIKO_NO_CACHE", "tools"), plain: []string{toolDir, toolCopy, toolRun}, withEpoch: []string{toolDir, toolCopy, toolRun}, buildkit: workdirHit, buildkitEpoch: workdirHit},
+		{name: "KANIKO_NO_CACHE", change: variable("KANIKO_NO_CACHE", "true"), plain: everything(), withEpoch: everything(), buildkit: workdirHit, buildkitEpoch: workdirHit},
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 
 // TestCorpusCached builds cases with an epoch without a cache, with an empty one and with a full one. The three digests are one, and
 // the third build makes nothing again. Times of builds that a RUN writes into files would differ anyway: such cases are left out by
-// building without a cache twice.
+// building without a cache twice, in different seconds.
 func TestCorpusCached(t *testing.T) {
 	testenv.NeedRoot(t)
 	all := cases(t)
@@ -48,9 +48,11 @@ func (r *runner) cached(t *testing.T, c testCase) {
 	build := func() testenv.Outcome {
 		return testenv.Build{Binary: r.binary, Situation: testenv.PrivilegedRoot(), Env: env}.Run(t)
 	}
-	want, again := build(), build()
-	if want.Results["IMAGE_DIGEST"] != again.Results["IMAGE_DIGEST"] {
-		t.Skip("it is another image each time")
+	want := build()
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
+	if again := build(); want.Results["IMAGE_DIGEST"] != again.Results["IMAGE_DIGEST"] {
+		t.Log("left out: it is another image each time")
+		return
 	}
 	env["KANIKO_CACHE"], env["KANIKO_CACHE_REPO"] = "true", "oci:"+filepath.Join(testenv.Dir(t), "cache")
 	cold, warm := build(), build()
