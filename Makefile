@@ -65,10 +65,11 @@ e2e-cache: build ## the layer cache: requests, edits, random changes, damage, ra
 	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 15m $(TESTFLAGS) ./e2e/cache
 	go test -count=1 -timeout 15m -run 'TestDamagedCache|TestEvicted' ./builder
 
-full-cache: build ## all of it: 2000 random changes, 10 000 damages (an hour and a half)
+full-cache: build ## all of it: 2000 random changes, the corpus after each edit, 10 000 damages (two hours)
 	e2e/packages.sh
 	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 120m $(TESTFLAGS) ./e2e/cache -full
-	go test -count=1 -timeout 90m -run 'TestDamagedCache|TestEvicted' ./builder -cache-damages 5000
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 90m -v -run TestCorpusCached ./e2e/corpus -cached | grep -E '^(ok|FAIL|---)|^    [a-z]+_test.go|^        '
+	go test -count=1 -timeout 90m -v -run 'TestDamagedCache|TestEvicted' ./builder -cache-damages 5000
 
 oracle: ## random Dockerfiles and copies against BuildKit's own code, in modules apart
 	cd e2e/oracle && go vet ./... && go test -count=1 -timeout 10m ./... $(SEED)
