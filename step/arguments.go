@@ -67,7 +67,7 @@ func help(w io.Writer) {
 	fmt.Fprintln(w, `kaniko-go builds a container image from a Dockerfile inside its own container and pushes it.
 
 Every setting is a variable, and a flag that sets it: --some-flag is KANIKO_SOME_FLAG. A list's flag may be repeated.
-Besides: login REGISTRY -u USER (-p PASSWORD | --password-stdin); push LAYOUT-OR-TARBALL -d REFERENCE; version; help.
+Besides: login REGISTRY -u USER (-p PASSWORD | --password-stdin); push LAYOUT-OR-TARBALL -d REFERENCE; index REPOSITORY@DIGEST ... -d REFERENCE; version; help.
 Under the name "warmer" it fetches images (--image, or what --dockerfile needs) into --cache-dir.`)
 	fmt.Fprintln(w)
 	for _, f := range config.Flags() {

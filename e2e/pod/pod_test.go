@@ -213,7 +213,7 @@ func TestConfiguration(t *testing.T) {
 
 			got = configuration(map[string]string{
 				"IMAGE": "r.example/a:1\nr.example/a:2", "BUILD_ARGS": "A=x,y\nB=$(params.IMAGE) {{inputs.parameters.image}}",
-				"LABELS": `["one=1","two=2\n3"]`, "DOCKERFILE": "sub/D", "COMPRESSION": "zstd", "NO_PUSH": "true", "SOURCE_DATE_EPOCH": "7",
+				"LABELS": `["one=1","two=2\n3"]`, "DOCKERFILE": "sub/D", "COMPRESSION": "zstd", "SKIP_PUSH": "true", "SOURCE_DATE_EPOCH": "7",
 			}, credentials)
 			if diff := cmp.Diff(config.List{"r.example/a:1", "r.example/a:2"}, got.Destination); diff != "" {
 				t.Error(diff)
@@ -304,7 +304,7 @@ func TestBuild(t *testing.T) {
 		t.Run(pl.name+"/no push", func(t *testing.T) {
 			repo := host + "/" + pl.name + "-quiet"
 			p := pl.pod(t, map[string]string{
-				"IMAGE": repo + ":1", "CONTEXT": "app", "DOCKERFILE": "Containerfile", "BUILD_ARGS": "FILE=hello", "NO_PUSH": "true",
+				"IMAGE": repo + ":1", "CONTEXT": "app", "DOCKERFILE": "Containerfile", "BUILD_ARGS": "FILE=hello", "SKIP_PUSH": "true",
 			}, source, "")
 			code, _, stderr := run(t, p, step)
 			if code != 0 {

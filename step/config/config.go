@@ -53,9 +53,9 @@ type Source struct {
 	Target         string `split_words:"true" param:"TARGET" desc:"Name or number of the stage to build; the last one if unset."`
 	BuildArg       Pairs  `split_words:"true" param:"BUILD_ARGS" desc:"Build arguments, KEY=VALUE. A KEY alone takes the value of the variable of that name from the environment, and is left out when there is none."`
 	Label          Pairs  `split_words:"true" param:"LABELS" desc:"Labels for the image, KEY=VALUE; they win over LABEL instructions."`
-	Annotation     Pairs  `split_words:"true" desc:"Annotations for the manifest of the image, KEY=VALUE; of every platform's. Those of the base image are not handed on."`
+	Annotation     Pairs  `split_words:"true" param:"ANNOTATIONS" desc:"Annotations for the manifest of the image, KEY=VALUE; of every platform's. Those of the base image are not handed on."`
 	BuildContext   Pairs  `split_words:"true" param:"BUILD_CONTEXTS" flag:"-" desc:"More build contexts, NAME=VALUE, for FROM, COPY --from and RUN --mount; they take the place of the stage or image of that name. VALUE is a directory, docker-image://REF, oci-layout://DIR@DIGEST, oci-layout://DIR:TAG, or a git or http URL. NAME::os/arch is for that platform alone. One that the build does not need is never touched."`
-	Platform       List   `split_words:"true" param:"PLATFORMS" flag:"-" desc:"The platform of the image, os/arch or os/arch/variant; that of the machine if unset. Several give an index."`
+	Platform       List   `split_words:"true" param:"PLATFORM" flag:"-" desc:"The platform of the image, os/arch or os/arch/variant; that of the machine if unset. Several give an index."`
 	CustomPlatform string `split_words:"true" desc:"The older name of KANIKO_PLATFORM, for one."`
 	IgnorePath     List   `split_words:"true" param:"IGNORE_PATHS" desc:"Absolute paths that never become part of a layer when a RUN changes them."`
 	Dryrun         bool   `split_words:"true" default:"false" param:"DRYRUN" desc:"Print the plan of the build and stop: nothing is run, pushed or written."`
@@ -64,7 +64,7 @@ type Source struct {
 // Output says where the image goes.
 type Output struct {
 	Destination                List   `split_words:"true" param:"IMAGE" desc:"The references to push to, with tag; all get the same digest. Required unless KANIKO_NO_PUSH or KANIKO_DRYRUN is true or KANIKO_MODE is check."`
-	NoPush                     bool   `split_words:"true" default:"false" param:"NO_PUSH" desc:"Build, but push nothing."`
+	NoPush                     bool   `split_words:"true" default:"false" param:"SKIP_PUSH" desc:"Build, but push nothing."`
 	TarPath                    string `split_words:"true" desc:"Also write the image to this file, in the form that docker load reads. It holds one platform."`
 	OCILayoutPath              string `split_words:"true" desc:"Also write the image to this directory, as an OCI image layout."`
 	ResultsDir                 string `split_words:"true" flag:"-" desc:"Directory that receives the files IMAGE_DIGEST, IMAGE_URL, IMAGE_REF and IMAGES after everything else has succeeded. None are left by a build that failed; without a push IMAGE_DIGEST is written and the others are empty. Mode check writes LINT.json instead, in BuildKit's format."`
@@ -77,7 +77,7 @@ type Output struct {
 type Form struct {
 	Compression      Compression `split_words:"true" default:"gzip" param:"COMPRESSION" desc:"How layers are compressed: gzip or zstd."`
 	CompressionLevel int         `split_words:"true" default:"-1" param:"COMPRESSION_LEVEL" desc:"Level of the compression: 1 to 9 for gzip, 1 to 22 for zstd; -1 for a good default."`
-	ImageFormat      Format      `split_words:"true" default:"oci" param:"IMAGE_FORMAT" desc:"Media types of manifest, configuration and layers: oci or docker."`
+	ImageFormat      Format      `split_words:"true" default:"oci" param:"FORMAT" desc:"Media types of manifest, configuration and layers: oci or docker."`
 	Reproducible     bool        `split_words:"true" default:"false" param:"REPRODUCIBLE" desc:"As SOURCE_DATE_EPOCH=0, unless that is set: the same inputs give the same digest."`
 }
 
@@ -135,7 +135,7 @@ type Registry struct {
 type Log struct {
 	LogFormat    LogFormat `split_words:"true" default:"text" param:"LOG_FORMAT" desc:"Form of the log on standard error: text or json."`
 	LogTimestamp bool      `split_words:"true" default:"false" param:"LOG_TIMESTAMP" desc:"Begin lines of the text log with the time."`
-	Verbosity    Verbosity `split_words:"true" default:"info" param:"VERBOSITY" desc:"Least severity that is logged: error, warn, info, debug or trace."`
+	Verbosity    Verbosity `split_words:"true" default:"info" param:"LOG_LEVEL" desc:"Least severity that is logged: error, warn, info, debug or trace."`
 }
 
 // Environment holds the variables that are known beyond this project and so

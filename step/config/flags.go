@@ -21,7 +21,7 @@ import (
 // Command is what a command line asks for before any configuration is looked at.
 type Command string
 
-// The commands. Those of kaniko that only choose a mode, push and the warmer's
+// The commands. Those that only choose a mode, push, index and the warmer's
 // name, are CommandRun.
 const (
 	CommandRun     Command = ""
@@ -88,11 +88,13 @@ func ParseArguments(argv []string) (*Arguments, error) {
 	return a, errors.Join(problems...)
 }
 
-// command tells whether a word is one of kaniko's subcommands, and remembers it.
+// command tells whether a word is a subcommand, and remembers it.
 func (a *Arguments) command(word string) bool {
 	switch word {
 	case "push":
 		a.set("KANIKO_MODE", "push", string(ModePush), false)
+	case "index":
+		a.set("KANIKO_MODE", "index", string(ModeIndex), false)
 	case "login":
 		a.Command = CommandLogin
 	case "version":
@@ -113,6 +115,12 @@ func (a *Arguments) positional(words []string) error {
 	wanted := ""
 	switch {
 	case a.Command == CommandHelp || a.Command == CommandVersion:
+		return nil
+	case words[0] == "index" && !a.warmer:
+		// Where an array parameter is put into a command line, items may be empty.
+		for _, ref := range words[1:] {
+			a.set("KANIKO_IMAGE", "image", ref, true)
+		}
 		return nil
 	case words[0] == "push" && !a.warmer:
 		wanted = "the OCI layout or tarball to push"

@@ -202,6 +202,7 @@ func TestCommands(t *testing.T) {
 	}{
 		{"push a layout", []string{"executor", "push", layout, "-d", "r.example/a:1"}, want{Mode: ModePush, Layout: layout, Destination: List{"r.example/a:1"}, Dockerfile: "Dockerfile"}},
 		{"push a tarball", []string{"executor", "--skip-push-permission-check", "push", tarball, "--destination=r.example/a:1"}, want{Mode: ModePush, Tar: tarball, Destination: List{"r.example/a:1"}, Dockerfile: "Dockerfile", SkipPushCheck: true}},
+		{"index", []string{"executor", "index", "r.example/a@sha256:1", "", "r.example/a@sha256:2", "-d=r.example/a:1"}, want{Mode: ModeIndex, Image: List{"r.example/a@sha256:1", "r.example/a@sha256:2"}, Destination: List{"r.example/a:1"}, Dockerfile: "Dockerfile"}},
 		{"warm", []string{"/kaniko/warmer", "-i", "busybox", "--image=debian:12", "-f"}, want{Mode: ModeWarm, Image: List{"busybox", "debian:12"}, CacheDir: "/cache", Dockerfile: "Dockerfile"}},
 		{"warm by Dockerfile", []string{"warmer", "-d", "/src/Dockerfile", "-c/warm", "--force"}, want{Mode: ModeWarm, CacheDir: "/warm", Dockerfile: "/src/Dockerfile"}},
 		{"login", []string{"executor", "login", "r.example", "-u", "me", "-p", "secret"}, want{Command: CommandLogin, Registry: "r.example", User: "me", Password: "secret"}},

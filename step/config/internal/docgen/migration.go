@@ -34,7 +34,7 @@ The binary takes kaniko's flags, under any name. A flag only sets its variable: 
 - With flags, unknown ` + "`KANIKO_*`" + ` variables cost one line in the log. Without flags they are an error.
 - ` + "`FF_KANIKO_*`" + ` feature flags are accepted and noted: what they correct is always right here. ` + "`KANIKO_PRINT_PLAN`, `KANIKO_IGNORE_ASSERTIONS`" + ` and
   ` + "`KANIKO_TELEMETRY_*`" + ` are too.
-- Subcommands: ` + "`login REGISTRY -u USER (-p PASSWORD | --password-stdin)`, `push LAYOUT-OR-TARBALL -d REFERENCE`, `version`, `help`" + `.
+- Subcommands: ` + "`login REGISTRY -u USER (-p PASSWORD | --password-stdin)`, `push LAYOUT-OR-TARBALL -d REFERENCE`, `index REPOSITORY@DIGEST ... -d REFERENCE`, `version`, `help`" + `.
 
 ## Flags that set a variable
 
