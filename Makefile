@@ -23,7 +23,8 @@ SEED ?=
 # In CI nothing may be skipped: make test NOSKIP=-no-skip
 NOSKIP ?=
 
-.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth e2e-cache full-cache oracle full-oracle full-corpus full-hostile e2e-pods full-pods bench demo \
+.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth e2e-cache full-cache oracle full-oracle full-corpus full-hostile e2e-pods full-pods \
+  cluster cluster-up cluster-down e2e-cluster full-cluster bench demo \
   cross images size release clean force
 
 help: ## list the targets
@@ -51,6 +52,27 @@ e2e-pods: build ## in containers as a kubelet starts them (runc, seccomp, user n
 full-pods: build ## 60 Dockerfiles in every kind of pod, a thief, daemons, signals, 1200 kills (an hour)
 	e2e/packages.sh
 	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 120m -v $(TESTFLAGS) ./e2e/pods -full | grep -E '^(ok|FAIL|---)|^    [a-z]+_test.go|^        '
+
+cluster: ## compile what a Kubernetes with Tekton and Argo Workflows consists of; once, at most 40 minutes, then 75 and the next call goes on
+	e2e/cluster/packages.sh
+	go build -o bin/cluster ./e2e/cluster/manage
+	bin/cluster build
+
+cluster-up: build cluster ## start it, with this binary's image; bin/cluster kubectl asks it
+	bin/cluster up
+
+cluster-down: ## end it, and remove everything but its programs
+	go build -o bin/cluster ./e2e/cluster/manage
+	bin/cluster down
+
+# A cluster that was up before stays up: for work on the tests.
+e2e-cluster: build cluster ## tasks and templates on that cluster: what works, and the failures that people meet
+	bin/cluster state || trap 'bin/cluster down' EXIT; bin/cluster up; \
+	go test -tags cluster -count=1 -timeout 20m -parallel 4 $(TESTFLAGS) ./e2e/cluster
+
+full-cluster: build cluster ## the same and all that takes long (40 minutes with everything to be compiled)
+	bin/cluster state || trap 'bin/cluster down' EXIT; bin/cluster up; \
+	go test -tags cluster -count=1 -timeout 40m -parallel 4 -v $(TESTFLAGS) ./e2e/cluster -full | grep -E '^(ok|FAIL|PASS|---|    ---)|^ +[a-z]+_test.go|^        '
 
 corpus-fifth: build ## only that fifth, only by BuildKit: does it still make what the repository says?
 	e2e/packages.sh

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build cluster
+
+package cluster
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/kaniko-go/kaniko-go/e2e/cluster/node"
+)
+
+// credentials makes a secret with a password for the private registry.
+func (p *place) credentials(name, password string) {
+	p.t.Helper()
+	auth := base64.StdEncoding.EncodeToString([]byte(node.User + ":" + password))
+	config, err := json.Marshal(map[string]any{"auths": map[string]any{node.PrivateRegistry: map[string]string{"auth": auth}}})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.kubectl(string(config), "create", "secret", "generic", name, "--type=kubernetes.io/dockerconfigjson", "--from-file=.dockerconfigjson=/dev/stdin", "-n", p.namespace)
+}
+
+// trouble is a build that fails, as a TaskRun and as a Workflow.
+type trouble struct {
+	name       string
+	dockerfile string
+	registry   string
+	code       int
+	cause      string // in the last line of the log, and in Argo's message
+}
+
+func troubles() []trouble {
+	return []trouble{
+		{name: "Dockerfile error", dockerfile: "FROM $BASE\nCOPPY a b\n", registry: node.Registry, code: 3, cause: "Dockerfile:2"},
+		{name: "RUN failure", dockerfile: "FROM $BASE\nRUN echo about to fail\nRUN false || exit 7\n", registry: node.Registry, code: 4, cause: "Dockerfile:3"},
+		{name: "base not found", dockerfile: "FROM $REGISTRY/nobody/nothing:1\nRUN true\n", registry: node.Registry, code: 6, cause: "nobody/nothing:1"},
+		{name: "wrong password", dockerfile: "FROM $BASE\nRUN true\n", registry: node.PrivateRegistry, code: 6, cause: node.PrivateRegistry},
+	}
+}
+
+// What people meet first. The status says that it failed and with which code, the log and Argo's message say why, and no result says that there is an image.
+func TestFailures(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, "baseline")
+	p.install("../../tasks/kaniko-go/kaniko-go.yaml")
+	p.install("../../workflows/kaniko-go/kaniko-go.yaml")
+	p.credentials("wrong", "not-the-password")
+	for i, c := range troubles() {
+		destination := fmt.Sprintf("%s/%s/failed-%d:1", c.registry, p.namespace, i)
+		context := fmt.Sprintf("context-%d", i)
+		files := map[string]string{"Dockerfile": c.dockerfile}
+		p.files(context, files)
+		url := p.serve(files)
+		t.Run(c.name+", Tekton", func(t *testing.T) {
+			t.Parallel()
+			text := strings.ReplaceAll(taskRun(destination, ""), "configMap: {name: context}}\n", "configMap: {name: "+context+"}}\n  - {name: dockerconfig, secret: {secretName: wrong}}\n")
+			p.with(t).failedTask(text, c)
+		})
+		t.Run(c.name+", Argo", func(t *testing.T) {
+			t.Parallel()
+			p.with(t).failedWorkflow(buildWorkflow(destination, url, "docker-config", "wrong"), c)
+		})
+		t.Cleanup(func() {
+			if found := p.digest(destination); found != "" {
+				t.Errorf("%s: the failed build left %s", c.name, found)
+			}
+		})
+	}
+}
+
+// with is the same place for a subtest, whose messages are its own.
+func (p *place) with(t *testing.T) *place {
+	q := *p
+	q.t = t
+	return &q
+}
+
+func (p *place) failedTask(text string, c trouble) {
+	p.t.Helper()
+	r := p.tekton("taskrun", text)
+	if r.succeeded() || r.reason() != "Failed" || r.exitCode("build-and-push") != c.code {
+		p.t.Errorf("reason %s, exit code %d: %s\n%s", r.reason(), r.exitCode("build-and-push"), r.message(), p.stepLogs(r))
+	}
+	if len(r.Status.Results) != 0 {
+		p.t.Errorf("a failed build has results: %v", r.Status.Results)
+	}
+	if line := lastLine(p.stepLogs(r)); !strings.Contains(line, c.cause) {
+		p.t.Errorf("the last line of the log is %q, without %q", line, c.cause)
+	}
+}
+
+func (p *place) failedWorkflow(text string, c trouble) {
+	p.t.Helper()
+	w := p.argo(text)
+	n := w.node("build")
+	if w.Status.Phase != "Failed" || !strings.Contains(n.Message, fmt.Sprintf("exit code %d", c.code)) || !strings.Contains(n.Message, c.cause) {
+		p.t.Errorf("workflow %s, message %q: wanted exit code %d and %q", w.Status.Phase, n.Message, c.code, c.cause)
+	}
+	for name, value := range n.outputs() {
+		if value != "" {
+			p.t.Errorf("a failed build has the output %s=%q", name, value)
+		}
+	}
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}
+
+// slow is a context whose build waits in a RUN.
+func slow() map[string]string {
+	files := hello("RUN echo waiting && sleep 600")
+	return maps.Clone(files)
+}
+
+// inRUN waits until the build of a pod is in the RUN that waits.
+func (p *place) inRUN(pod, container string) {
+	p.t.Helper()
+	p.await(runLimit, "the RUN that waits", func() (string, bool) {
+		out, err := p.node.Kubectl(p.t.Context(), "", "logs", pod, "-c", container, "-n", p.namespace)
+		return fmt.Sprint(out, err), strings.Contains(out, "waiting\n")
+	})
+}
+
+// A run that somebody ends, or the clock, has no results, pushes nothing, and its pod goes.
+func TestEnded(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, "baseline")
+	p.install("../../workflows/kaniko-go/kaniko-go.yaml")
+	task := readFile(t, "../../tasks/kaniko-go/kaniko-go.yaml")
+	p.apply(task)
+	limited := strings.Replace(task, "- name: build-and-push\n", "- name: build-and-push\n      timeout: 15s\n", 1)
+	p.apply(strings.Replace(limited, "name: kaniko-go\n", "name: limited\n", 1))
+	p.files("context", slow())
+	destination := func(name string) string { return node.Registry + "/" + p.namespace + "/" + name + ":1" }
+	t.Run("cancelled TaskRun", func(t *testing.T) {
+		t.Parallel()
+		p := p.with(t)
+		name := p.create(taskRun(destination("cancelled"), ""))
+		p.inRUN(p.podOf(name), "step-build-and-push")
+		p.kubectl("", "patch", "taskrun", name, "-n", p.namespace, "--type=merge", "-p", `{"spec": {"status": "TaskRunCancelled"}}`)
+		p.endedTask(p.awaitRun("taskrun", name), "TaskRunCancelled", destination("cancelled"))
+	})
+	t.Run("timeout of the TaskRun", func(t *testing.T) {
+		t.Parallel()
+		p := p.with(t)
+		p.endedTask(p.tekton("taskrun", taskRun(destination("late"), "  timeout: 20s\n")), "TaskRunTimeout", destination("late"))
+	})
+	t.Run("timeout of the step", func(t *testing.T) {
+		t.Parallel()
+		p := p.with(t)
+		r := p.tekton("taskrun", strings.ReplaceAll(taskRun(destination("long"), ""), "{name: kaniko-go}", "{name: limited}"))
+		p.endedTask(r, "Failed", destination("long"))
+		if !strings.Contains(r.message(), "timeout") {
+			t.Errorf("message: %s", r.message())
+		}
+	})
+	t.Run("terminated Workflow", func(t *testing.T) {
+		t.Parallel()
+		p := p.with(t)
+		name := p.create(buildWorkflow(destination("terminated"), p.serve(slow())))
+		p.inRUN(p.workflowPod(name), "main")
+		p.kubectl("", "patch", "workflow", name, "-n", p.namespace, "--type=merge", "-p", `{"spec": {"shutdown": "Terminate"}}`)
+		w := p.awaitWorkflow(name)
+		if w.Status.Phase != "Failed" || p.digest(destination("terminated")) != "" {
+			t.Errorf("workflow %s (%s), image %q", w.Status.Phase, w.Status.Message, p.digest(destination("terminated")))
+		}
+		for name, value := range w.node("build").outputs() {
+			if value != "" {
+				t.Errorf("a terminated build has the output %s=%q", name, value)
+			}
+		}
+	})
+}
+
+func (p *place) endedTask(r run, reason, destination string) {
+	p.t.Helper()
+	if r.succeeded() || r.reason() != reason {
+		p.t.Errorf("reason %s, not %s: %s", r.reason(), reason, r.message())
+	}
+	if len(r.Status.Results) != 0 {
+		p.t.Errorf("results: %v", r.Status.Results)
+	}
+	if found := p.digest(destination); found != "" {
+		p.t.Errorf("it left %s", found)
+	}
+}
+
+// podOf waits for the pod of a TaskRun.
+func (p *place) podOf(taskRun string) string {
+	p.t.Helper()
+	var r run
+	p.await(shortLimit, "pod of "+taskRun, func() (string, bool) {
+		p.object("taskrun", taskRun, &r)
+		return r.message(), r.Status.PodName != ""
+	})
+	return r.Status.PodName
+}
+
+// workflowPod waits for the only pod of a Workflow.
+func (p *place) workflowPod(workflow string) string {
+	p.t.Helper()
+	pod := ""
+	p.await(shortLimit, "pod of "+workflow, func() (string, bool) {
+		pod = p.kubectl("", "get", "pods", "-l", "workflows.argoproj.io/workflow="+workflow, "-n", p.namespace, "-o", "jsonpath={.items[*].metadata.name}")
+		return pod, pod != ""
+	})
+	return pod
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build cluster
+
+package cluster
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/kaniko-go/kaniko-go/e2e/cluster/node"
+)
+
+// The catalogue is one file that kubectl applies, in both ways in which kubectl does that, though it holds more than Kubernetes knows.
+func TestCatalog(t *testing.T) {
+	t.Parallel()
+	for _, way := range []struct{ name, flag string }{{"client", "--server-side=false"}, {"server", "--server-side=true"}} {
+		t.Run(way.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPlace(t, "baseline")
+			p.kubectl(p.local(readFile(t, "../../catalog.yaml")), "apply", way.flag, "-n", p.namespace, "-f", "-")
+			p.files("context", hello(""))
+			destination := node.Registry + "/" + p.namespace + "/catalog:1"
+			p.pushed(p.tekton("taskrun", taskRun(destination, "")), destination)
+		})
+	}
+}
+
+// drop is the Pod that kaniko's documentation has, with only the image replaced: credentials and cloud credentials as volumes, flags as arguments.
+const drop = `apiVersion: v1
+kind: Pod
+metadata: {name: kaniko}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: kaniko
+    image: $KANIKO_GO
+    args:
+    - --dockerfile=Dockerfile
+    - --context=dir:///workspace
+    - --destination=$IMAGE
+    - --build-arg=WHOM=an old pod
+    - --insecure-registry=$PRIVATE
+    - --insecure-registry=$REGISTRY
+    - --snapshot-mode=redo
+    - --cache=true
+    volumeMounts:
+    - {name: context, mountPath: /workspace}
+    - {name: docker-config, mountPath: /kaniko/.docker/}
+    - {name: aws-secret, mountPath: /root/.aws/}
+  volumes:
+  - {name: context, configMap: {name: context}}
+  - name: docker-config
+    secret: {secretName: registry, items: [{key: .dockerconfigjson, path: config.json}]}
+  - {name: aws-secret, secret: {secretName: aws-secret}}
+`
+
+func TestDropInPod(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, "")
+	p.files("context", hello(""))
+	p.credentials("registry", node.Password)
+	p.kubectl("[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = nothing\n", "create", "secret", "generic", "aws-secret", "--from-file=credentials=/dev/stdin", "-n", p.namespace)
+	destination := node.PrivateRegistry + "/" + p.namespace + "/old:1"
+	p.apply(strings.ReplaceAll(drop, "$IMAGE", destination))
+	if phase := p.podPhase("kaniko"); phase != "Succeeded" {
+		t.Fatalf("%s\n%s", phase, p.logs("kaniko", "kaniko"))
+	}
+	if p.digest(destination) == "" {
+		t.Errorf("nothing at %s\n%s", destination, p.logs("kaniko", "kaniko"))
+	}
+	if got := p.config(destination).Config.Entrypoint; fmt.Sprint(got) != "[/bin/cat /greeting /note]" {
+		t.Errorf("entrypoint %q", got)
+	}
+}
+
+// strict is the pod that Pod Security "restricted" asks for.
+const strict = `apiVersion: v1
+kind: Pod
+metadata: {name: strict}
+spec:
+  restartPolicy: Never
+  automountServiceAccountToken: false
+  securityContext: {runAsNonRoot: true, runAsUser: 65532, fsGroup: 65532, seccompProfile: {type: RuntimeDefault}}
+  containers:
+  - name: build
+    image: $KANIKO_GO
+    securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+    env:
+    - {name: KANIKO_CONTEXT, value: /context}
+    - {name: KANIKO_DESTINATION, value: "$IMAGE"}
+    - {name: KANIKO_INSECURE_REGISTRY, value: $REGISTRY}
+    volumeMounts:
+    - {name: context, mountPath: /context}
+    - {name: work, mountPath: /kaniko/work}
+  volumes:
+  - {name: context, configMap: {name: context}}
+  - {name: work, emptyDir: {}}
+`
+
+// Without a RUN nothing is asked of a pod, also in a namespace that enforces it. With one, exit code and message say what is missing.
+func TestRestrictedPod(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, "restricted")
+	destination := node.Registry + "/" + p.namespace + "/strict:1"
+	p.files("context", map[string]string{"Dockerfile": "FROM $BASE\nCOPY note /note\nUSER 1000\nENTRYPOINT [\"cat\", \"/note\"]\n", "note": "strict\n"})
+	p.apply(strings.ReplaceAll(strict, "$IMAGE", destination))
+	if phase := p.podPhase("strict"); phase != "Succeeded" {
+		t.Fatalf("%s\n%s", phase, p.logs("strict", "build"))
+	}
+	if p.digest(destination) == "" {
+		t.Errorf("nothing at %s\n%s", destination, p.logs("strict", "build"))
+	}
+	p.files("context", hello(""))
+	with := strings.NewReplacer("$IMAGE", node.Registry+"/"+p.namespace+"/run:1", "name: strict", "name: run").Replace(strict)
+	p.apply(with)
+	if phase := p.podPhase("run"); phase != "Failed" {
+		t.Errorf("a RUN in a restricted pod: %s", phase)
+	}
+	state := p.kubectl("", "get", "pod", "run", "-n", p.namespace, "-o", "jsonpath={.status.containerStatuses[0].state.terminated.exitCode} {.status.containerStatuses[0].state.terminated.message}")
+	if code, message, _ := strings.Cut(state, " "); code != "7" || !strings.Contains(message, "Dockerfile:3") {
+		t.Errorf("exit code and termination message: %q\n%s", state, p.logs("run", "build"))
+	}
+}
