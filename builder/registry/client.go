@@ -90,6 +90,7 @@ type Client struct {
 	refusals   map[mountKey]int                  // mounts that it refused
 	monolithic map[string]bool                   // hosts that do not know PATCH
 	piecewise  map[string]bool                   // hosts that want PATCH
+	pieces     map[string]int64                  // bytes that hosts take with one request, of those that refused more
 	told       map[string]bool                   // lines about credentials that are in the log
 }
 
@@ -122,6 +123,7 @@ func New(o Options) (*Client, error) {
 		refusals:   map[mountKey]int{},
 		monolithic: map[string]bool{},
 		piecewise:  map[string]bool{},
+		pieces:     map[string]int64{},
 		told:       map[string]bool{},
 	}
 	c.clouds = newClouds(c.ctx, o, c.hosts, c.logins)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"net/http"
 	"net/url"
@@ -17,33 +16,36 @@ import (
 // smallBlob is what goes with the request that ends the upload.
 const smallBlob = 1 << 20
 
-// transfer sends the bytes and commits them: POST, one PATCH, PUT, which all
+// transfer sends the bytes and commits them: POST, PATCH, PUT, which all
 // registries but a few know; those get the bytes with the PUT. Small blobs are sent so to all, which saves a request, but to
-// the few that want PATCH.
-func (u *upload) transfer(ctx context.Context, location *url.URL) error {
-	host := canonicalHost(u.s.repo.RegistryStr())
-	if u.s.client.isMonolithic(host) {
-		return u.commit(ctx, location, u.body)
+// the few that want PATCH. One PATCH takes everything unless the registry, or what is before it, refused that much.
+func (u *upload) transfer(ctx context.Context, at place) error {
+	if u.s.client.isMonolithic(u.host()) {
+		return u.commit(ctx, at.location, u.part(0, u.size))
 	}
-	if u.size >= smallBlob || u.s.client.isPiecewise(host) {
-		return u.inPieces(ctx, host, location)
+	if u.size >= smallBlob || u.s.client.isPiecewise(u.host()) {
+		return u.inPieces(ctx, at)
 	}
-	err := u.commit(ctx, location, u.body)
-	if !refusesBody(err) {
+	err := u.commit(ctx, at.location, u.part(0, u.size))
+	smaller := u.takeLess(err, u.size, at.least)
+	if !smaller && !refusesBody(err) {
 		return err
 	}
-	u.s.abandon(ctx, location)
-	again, _, err := u.s.begin(ctx, v1.Hash{}, "")
+	u.giveUp(ctx)
+	again, err := u.s.begin(ctx, v1.Hash{}, "")
 	if err != nil {
 		return err
 	}
-	if err := u.inPieces(ctx, host, again); err != nil {
-		u.s.abandon(ctx, again)
+	if err := u.inPieces(ctx, again); err != nil {
 		return err
 	}
-	u.s.client.setPiecewise(host)
+	if !smaller {
+		u.s.client.setPiecewise(u.host())
+	}
 	return nil
 }
+
+func (u *upload) host() string { return canonicalHost(u.s.repo.RegistryStr()) }
 
 // refusesBody tells whether a PUT may have failed because it had the bytes.
 func refusesBody(err error) bool {
@@ -59,25 +61,60 @@ func refusesBody(err error) bool {
 	return false
 }
 
-// inPieces sends the bytes before the commit.
-func (u *upload) inPieces(ctx context.Context, host string, location *url.URL) error {
-	resp, err := u.send(ctx, http.MethodPatch, location, u.body, http.StatusAccepted, http.StatusNoContent, http.StatusCreated, http.StatusOK)
-	var status *statusError
-	if errors.As(err, &status) && (status.status == http.StatusMethodNotAllowed || status.status == http.StatusNotImplemented) {
-		u.s.client.setMonolithic(host)
-		return u.commit(ctx, location, u.body)
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	next := location
-	if resp.Header.Get("Location") != "" {
-		if next, err = u.s.location(resp); err != nil {
+// inPieces sends the bytes from a place of the upload on, before the commit.
+func (u *upload) inPieces(ctx context.Context, at place) error {
+	for at.offset < u.size || u.size == 0 {
+		u.open = at // what of the next part arrives can be asked here
+		n := u.s.client.piece(u.host(), u.size-at.offset, at.least)
+		next, err := u.patch(ctx, at, n)
+		var status *statusError
+		switch {
+		case err == nil:
+		case errors.As(err, &status) && (status.status == http.StatusMethodNotAllowed || status.status == http.StatusNotImplemented) && at.offset == 0:
+			u.s.client.setMonolithic(u.host())
+			return u.commit(ctx, at.location, u.part(0, u.size))
+		case u.takeLess(err, n, at.least):
+			// Nobody knows what became of the session.
+			u.giveUp(ctx)
+			if next, err = u.s.begin(ctx, v1.Hash{}, ""); err != nil {
+				return err
+			}
+		default:
 			return err
 		}
+		at = next
+		if u.size == 0 {
+			break
+		}
 	}
-	return u.commit(ctx, next, nil)
+	return u.commit(ctx, at.location, nil)
+}
+
+// patch sends n bytes and tells where the upload goes on.
+func (u *upload) patch(ctx context.Context, at place, n int64) (place, error) {
+	header := http.Header{}
+	if at.offset > 0 || n < u.size {
+		header.Set("Content-Range", fmt.Sprintf("%d-%d", at.offset, at.offset+n-1)) // OCI's form, without a unit or a total
+	}
+	resp, err := u.send(ctx, http.MethodPatch, at.location, header, n, u.part(at.offset, n), http.StatusAccepted, http.StatusNoContent, http.StatusCreated, http.StatusOK)
+	if err != nil {
+		return at, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	next := place{location: at.location, offset: at.offset + n, least: at.least}
+	if resp.Header.Get("Location") != "" {
+		if next.location, err = u.s.location(resp); err != nil {
+			return at, err
+		}
+	}
+	// Who was sent a part may have taken less of it.
+	if kept, told := rangeEnd(resp.Header.Get("Range")); told && n < u.size && kept < next.offset {
+		if kept <= at.offset {
+			return at, fmt.Errorf("%w: it took none of %d bytes", errNoProgress, n)
+		}
+		next.offset = kept
+	}
+	return next, nil
 }
 
 // commit ends the upload; body is nil when the bytes were sent before.
@@ -86,7 +123,11 @@ func (u *upload) commit(ctx context.Context, location *url.URL, body func() (io.
 	q := to.Query()
 	q.Set("digest", u.digest.String())
 	to.RawQuery = q.Encode()
-	resp, err := u.send(ctx, http.MethodPut, &to, body, http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent)
+	size := u.size
+	if body == nil {
+		size = 0
+	}
+	resp, err := u.send(ctx, http.MethodPut, &to, http.Header{}, size, body, http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent)
 	if err != nil {
 		return err
 	}
@@ -98,14 +139,15 @@ func (u *upload) commit(ctx context.Context, location *url.URL, body func() (io.
 	return nil
 }
 
-func (u *upload) send(ctx context.Context, method string, to *url.URL, body func() (io.ReadCloser, error), allowed ...int) (*http.Response, error) {
+func (u *upload) send(ctx context.Context, method string, to *url.URL, header http.Header, size int64, body func() (io.ReadCloser, error), allowed ...int) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, to.String(), nil)
 	if err != nil {
 		return nil, err
 	}
+	req.Header = header
 	req.Header.Set("Content-Type", "application/octet-stream")
-	if body != nil && u.size > 0 {
-		req.ContentLength = u.size
+	if body != nil && size > 0 {
+		req.ContentLength = size
 		req.GetBody = body
 		req.Body = unread{} // every attempt takes its own from GetBody
 	}
@@ -117,49 +159,6 @@ type unread struct{}
 
 func (unread) Read([]byte) (int, error) { return 0, errors.New("body was not replaced") }
 func (unread) Close() error             { return nil }
-
-// body opens the layer and checks what is read from it on the way.
-func (u *upload) body() (io.ReadCloser, error) {
-	rc, err := u.layer.Compressed()
-	if err != nil {
-		return nil, &sourceError{err}
-	}
-	h, err := v1.Hasher(u.digest.Algorithm)
-	if err != nil {
-		_ = rc.Close()
-		return nil, &sourceError{err}
-	}
-	return &uploadBody{upload: u, rc: rc, hash: h}, nil
-}
-
-// uploadBody reads the layer for the network. The registry checks the digest too,
-// but content that changed on our side must be ours to report.
-type uploadBody struct {
-	*upload
-	rc       io.ReadCloser
-	hash     hash.Hash
-	done     int64
-	reported int64
-}
-
-func (b *uploadBody) Read(p []byte) (int, error) {
-	n, err := b.rc.Read(p)
-	_, _ = b.hash.Write(p[:n]) // a hash never fails
-	b.done += int64(n)
-	if b.done-b.reported >= reportEvery {
-		b.reported = b.done
-		b.report("push", b.done, false)
-	}
-	if b.done > b.size || (errors.Is(err, io.EOF) && (b.done != b.size || fmt.Sprintf("%x", b.hash.Sum(nil)) != b.digest.Hex)) {
-		return 0, &sourceError{integrity("layer %s changed since it was made", b.digest)}
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return n, &sourceError{err}
-	}
-	return n, err //nolint:wrapcheck // io.EOF must stay itself
-}
-
-func (b *uploadBody) Close() error { return b.rc.Close() }
 
 func (c *Client) isMonolithic(host string) bool {
 	c.mu.Lock()

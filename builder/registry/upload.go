@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -37,11 +39,11 @@ func (c *Client) CheckPush(ctx context.Context, dest string) error {
 			return struct{}{}, a.fail(ctx, err)
 		}
 		a.credential = s.credential
-		location, _, err := s.begin(ctx, v1.Hash{}, "")
+		at, err := s.begin(ctx, v1.Hash{}, "")
 		if err != nil {
 			return struct{}{}, a.fail(ctx, err)
 		}
-		s.abandon(ctx, location)
+		s.abandon(ctx, at.location)
 		return struct{}{}, nil
 	})
 	return err
@@ -97,7 +99,9 @@ func (c *Client) place(ctx context.Context, repo name.Repository, l v1.Layer, ho
 		}
 		a.credential = s.credential
 		u := &upload{s: s, layer: l, digest: d, size: size, how: how}
+		defer u.closeReader()
 		if err := c.persist(ctx, pushing, u.once); err != nil {
+			u.giveUp(ctx)
 			return struct{}{}, a.fail(ctx, err)
 		}
 		c.hold(repo, d)
@@ -162,11 +166,27 @@ type upload struct {
 	size    int64
 	how     doubt
 	noMount bool
+
+	open      place // an upload that was interrupted
+	furthest  int64 // bytes of it that the registry had
+	fromStart bool  // it does not go on with interrupted ones
+
+	mu   sync.Mutex
+	kept *partReader // what the next part may be read from
 }
 
-// once makes one attempt from the beginning. Where the blob can be mounted that is tried first: it succeeds too
+// once makes one attempt. It goes on with an upload that was interrupted where the registry knows how much of it arrived. Where the blob can be mounted that is tried first: it succeeds too
 // when the blob is there already. Otherwise it asks, also because the answer to an earlier commit may have been lost.
 func (u *upload) once(ctx context.Context) error {
+	if at, ok := u.goOn(ctx); ok {
+		err := u.inPieces(ctx, at)
+		if doubtful(err) || errors.Is(err, errNoProgress) {
+			u.giveUp(ctx)
+			u.fromStart = true
+			return u.once(ctx)
+		}
+		return u.sent(ctx, err)
+	}
 	if u.how != insist {
 		mounted, err := u.mount(ctx)
 		if err != nil {
@@ -181,16 +201,42 @@ func (u *upload) once(ctx context.Context) error {
 			return err
 		}
 	}
-	location, _, err := u.s.begin(ctx, v1.Hash{}, "")
+	at, err := u.s.begin(ctx, v1.Hash{}, "")
 	if err != nil {
 		return err
 	}
-	if err := u.transfer(ctx, location); err != nil {
-		u.s.abandon(ctx, location)
-		return err
+	u.open = at
+	return u.sent(ctx, u.transfer(ctx, at))
+}
+
+// sent ends an attempt.
+func (u *upload) sent(ctx context.Context, err error) error {
+	if err == nil {
+		u.open = place{}
+		u.report("push", u.size, true)
+		return nil
 	}
-	u.report("push", u.size, true)
-	return nil
+	if !interrupted(err) {
+		u.giveUp(ctx)
+	}
+	return err
+}
+
+// interrupted is a failure after which the upload may go on.
+func interrupted(err error) bool {
+	var status *statusError
+	if errors.As(err, &status) {
+		return isPassing(status.status)
+	}
+	return temporary(err)
+}
+
+// giveUp abandons what is open.
+func (u *upload) giveUp(ctx context.Context) {
+	if u.open.location != nil {
+		u.s.abandon(ctx, u.open.location)
+		u.open = place{}
+	}
 }
 
 // thereAlready asks for the blob, unless it is worth a try without.
@@ -234,14 +280,13 @@ func (u *upload) mount(ctx context.Context) (bool, error) {
 	// Reading the other repository needs a token that says so, asked for only now.
 	s, err := c.session(ctx, u.s.repo, pushing, from)
 	if err == nil {
-		var location *url.URL
-		var mounted bool
-		location, mounted, err = s.begin(ctx, u.digest, from)
-		if err == nil && mounted {
+		var at place
+		at, err = s.begin(ctx, u.digest, from)
+		if err == nil && at.location == nil {
 			return true, nil
 		}
 		if err == nil {
-			s.abandon(ctx, location)
+			s.abandon(ctx, at.location)
 		}
 	}
 	c.unmountable(from, u.s.repo)
@@ -271,15 +316,15 @@ func (c *Client) refusesMount(from string, to name.Repository) bool {
 	return c.refusals[mountKey{from, to.Name()}] >= maxMountRefusals
 }
 
-// begin opens an upload session, or mounts a blob when from is not empty.
-func (s *session) begin(ctx context.Context, mount v1.Hash, from string) (location *url.URL, mounted bool, err error) {
+// begin opens an upload session, or mounts a blob when from is not empty; then there is no location.
+func (s *session) begin(ctx context.Context, mount v1.Hash, from string) (place, error) {
 	u := s.url("blobs", "uploads/")
 	if from != "" {
 		u.RawQuery = url.Values{"mount": {mount.String()}, "from": {from}}.Encode()
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), nil)
 	if err != nil {
-		return nil, false, err
+		return place{}, err
 	}
 	allowed := []int{http.StatusAccepted}
 	if from != "" {
@@ -287,14 +332,18 @@ func (s *session) begin(ctx context.Context, mount v1.Hash, from string) (locati
 	}
 	resp, err := s.send(req, allowed...)
 	if err != nil {
-		return nil, false, err
+		return place{}, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode == http.StatusCreated {
-		return nil, true, nil
+		return place{}, nil
 	}
-	location, err = s.location(resp)
-	return location, false, err
+	least, err := strconv.ParseInt(resp.Header.Get("OCI-Chunk-Min-Length"), 10, 64)
+	if err != nil || least < 0 {
+		least = 0
+	}
+	location, err := s.location(resp)
+	return place{location: location, least: least}, err
 }
 
 // location is where the next part of an upload goes: perhaps to another host, with
