@@ -346,6 +346,10 @@ func (a attempt) classifyStatus(e *Error) {
 // classifyNetwork sets class, reason and way out for a request without answer.
 func (a attempt) classifyNetwork(e *Error, err error) {
 	e.Class = Transient
+	var plain *plainError
+	if errors.Is(err, http.ErrSchemeMismatch) && errors.As(err, &plain) {
+		err = plain.err
+	}
 	reason := err
 	var u *url.Error
 	if errors.As(err, &u) { // of two attempts, https and http, the first

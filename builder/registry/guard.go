@@ -38,8 +38,19 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	return g.next.RoundTrip(req) //nolint:wrapcheck // a transport passes errors on
+	resp, err := g.next.RoundTrip(req)
+	if err != nil && req.URL.Scheme == "http" {
+		err = &plainError{err}
+	}
+	return resp, err //nolint:wrapcheck // a transport passes errors on
 }
+
+// plainError is the failure of a request over plain http. A registry that may be on plain http is greeted in both ways, and where it
+// says that it is, this is the failure that counts, and not that https is none.
+type plainError struct{ err error }
+
+func (e *plainError) Error() string { return e.err.Error() }
+func (e *plainError) Unwrap() error { return e.err }
 
 func (g *guard) check(req *http.Request) error {
 	host := canonicalHost(req.URL.Host)

@@ -174,6 +174,34 @@ func TestPlainHTTP(t *testing.T) {
 	}
 }
 
+// TestPlainHTTPInTrouble: a registry on plain http that answers nobody is in trouble, and has not refused anything because it does not
+// speak https.
+func TestPlainHTTPInTrouble(t *testing.T) {
+	ln := listen(t, "127.0.0.1:0")
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			b := make([]byte, 1)
+			if _, err := io.ReadFull(c, b); err == nil && b[0] != 'G' { // the beginning of TLS, not of GET
+				_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
+				_ = c.(*net.TCPConn).CloseWrite() //nolint:forcetypeassert // it is one
+				_, _ = io.Copy(io.Discard, c)
+			}
+			_ = c.Close()
+		}
+	}()
+	timing := fast
+	timing.RetryBudget = 50 * time.Millisecond
+	_, err := newClient(t, Options{Timing: timing}).Resolve(t.Context(), ln.Addr().String()+"/a:1", amd64)
+	if e := wantError(t, err, Transient); strings.Contains(e.Reason, "HTTPS") {
+		t.Errorf("the reason is not that of plain http: %v", err)
+	}
+}
+
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for value, want := range map[string]time.Duration{
