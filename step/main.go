@@ -132,7 +132,7 @@ func check(ctx context.Context, cfg *config.Config, status isolation.Status, log
 	if err != nil {
 		return err
 	}
-	if err := results.WriteLint(cfg.ResultsDir, report.JSON); err != nil {
+	if err := results.WriteLint(outputs(cfg).Dir, report.JSON); err != nil {
 		return &resultsError{err}
 	}
 	for line := range strings.Lines(report.Text) {

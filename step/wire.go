@@ -21,13 +21,18 @@ import (
 
 // outputs are the result files that the configuration asks for.
 func outputs(cfg *config.Config) results.Outputs {
+	dir := cfg.ResultsDir
+	if dir != "" {
+		// A StepAction knows the paths of single results, and so their directory only as PATH/.. where PATH does not exist yet.
+		dir = filepath.Clean(dir)
+	}
 	out := results.Outputs{
-		Dir:        cfg.ResultsDir,
+		Dir:        dir,
 		DigestFile: cfg.DigestFile,
 		NameFile:   cfg.ImageNameWithDigestFile,
 		TagFile:    cfg.ImageNameTagWithDigestFile,
 	}
-	if strings.HasPrefix(cfg.ResultsDir, "/tekton/") {
+	if strings.HasPrefix(dir, "/tekton/") {
 		out.Limit = results.TektonLimit
 	}
 	return out

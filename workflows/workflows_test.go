@@ -3,19 +3,25 @@
 package workflows
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
 	wfv1 "github.com/argoproj/argo-workflows/v3/pkg/apis/workflow/v1alpha1"
 	"github.com/argoproj/argo-workflows/v3/workflow/templateresolution"
 	"github.com/argoproj/argo-workflows/v3/workflow/validate"
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"sigs.k8s.io/yaml"
+)
 
-	stepconfig "github.com/kaniko-go/kaniko-go/step/config"
+const (
+	templateFile = "kaniko-go/kaniko-go.yaml"
+	clusterFile  = "kaniko-go/kaniko-go-cluster.yaml"
 )
 
 // getter finds the one template of a test.
@@ -28,41 +34,180 @@ func (g getter) Get(name string) (*wfv1.WorkflowTemplate, error) {
 	return g.tmpl, nil
 }
 
-func files(t *testing.T) []string {
-	t.Helper()
-	list, err := filepath.Glob("*/*.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(list) == 0 {
-		t.Fatal("no WorkflowTemplates")
-	}
-	return list
-}
-
-func read(t *testing.T, file string) (string, *wfv1.WorkflowTemplate) {
+func read(t *testing.T, file string, into any) string {
 	t.Helper()
 	content, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &wfv1.WorkflowTemplate{}
-	if err := yaml.UnmarshalStrict(content, tmpl); err != nil {
+	if err := yaml.UnmarshalStrict(content, into); err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
-	return string(content), tmpl
+	return string(content)
+}
+
+func template(t *testing.T) *wfv1.WorkflowTemplate {
+	t.Helper()
+	tmpl := &wfv1.WorkflowTemplate{}
+	read(t, templateFile, tmpl)
+	return tmpl
+}
+
+// samples gives the Workflows that people copy, by file.
+func samples(t *testing.T) map[string]*wfv1.Workflow {
+	t.Helper()
+	files, err := filepath.Glob("kaniko-go/samples/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) < 5 {
+		t.Fatalf("only %d samples", len(files))
+	}
+	list := map[string]*wfv1.Workflow{}
+	for _, file := range files {
+		wf := &wfv1.Workflow{}
+		read(t, file, wf)
+		list[file] = wf
+	}
+	return list
+}
+
+// containers gives those that run our program, under the names that they have in a pod.
+func containers(tmpl wfv1.Template) []corev1.Container {
+	switch {
+	case tmpl.Container != nil:
+		c := *tmpl.Container
+		c.Name = "main"
+		return []corev1.Container{c}
+	case tmpl.ContainerSet != nil:
+		return tmpl.ContainerSet.GetContainers()
+	}
+	return nil
+}
+
+func validateTemplate(tmpl *wfv1.WorkflowTemplate) error {
+	return validate.ValidateWorkflowTemplate(getter{tmpl}, &templateresolution.NullClusterWorkflowTemplateGetter{}, tmpl, nil, validate.ValidateOpts{})
+}
+
+func validateWorkflow(t *testing.T, wf *wfv1.Workflow) error {
+	t.Helper()
+	return validate.ValidateWorkflow(getter{template(t)}, &templateresolution.NullClusterWorkflowTemplateGetter{}, wf, nil, validate.ValidateOpts{})
 }
 
 func TestArgoAcceptsTheTemplates(t *testing.T) {
-	for _, file := range files(t) {
-		_, tmpl := read(t, file)
-		if dir := filepath.Dir(file); tmpl.Name != dir || filepath.Base(file) != dir+".yaml" {
-			t.Errorf("%s: the template is named %s; directory, file and template have one name", file, tmpl.Name)
-		}
-		err := validate.ValidateWorkflowTemplate(getter{tmpl}, &templateresolution.NullClusterWorkflowTemplateGetter{}, tmpl, nil, validate.ValidateOpts{})
-		if err != nil {
+	tmpl := template(t)
+	if err := validateTemplate(tmpl); err != nil {
+		t.Error(err)
+	}
+	cluster := &wfv1.ClusterWorkflowTemplate{}
+	read(t, clusterFile, cluster)
+	if err := validate.ValidateClusterWorkflowTemplate(getter{tmpl}, &templateresolution.NullClusterWorkflowTemplateGetter{}, cluster, nil, validate.ValidateOpts{}); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(tmpl.Spec, cluster.Spec); diff != "" || tmpl.Name != cluster.Name || cluster.Kind != "ClusterWorkflowTemplate" {
+		t.Errorf("%s is not %s but for its kind: %s", clusterFile, templateFile, diff)
+	}
+}
+
+func TestArgoAcceptsTheSamples(t *testing.T) {
+	for file, wf := range samples(t) {
+		if err := validateWorkflow(t, wf); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
+	}
+}
+
+// TestGivenParameters holds that samples give only parameters and artifacts that the template has: Argo takes any.
+func TestGivenParameters(t *testing.T) {
+	byName := map[string]wfv1.Template{}
+	for _, tmpl := range template(t).Spec.Templates {
+		byName[tmpl.Name] = tmpl
+	}
+	used := map[string]bool{}
+	for file, wf := range samples(t) {
+		for _, tmpl := range wf.Spec.Templates {
+			for _, group := range tmpl.Steps {
+				for _, step := range group.Steps {
+					if step.TemplateRef == nil {
+						continue
+					}
+					callee := byName[step.TemplateRef.Template]
+					used[callee.Name] = true
+					for _, p := range step.Arguments.Parameters {
+						if callee.Inputs.GetParameterByName(p.Name) == nil {
+							t.Errorf("%s: the template %s has no parameter %s", file, callee.Name, p.Name)
+						}
+					}
+					for _, a := range step.Arguments.Artifacts {
+						if callee.Inputs.GetArtifactByName(a.Name) == nil {
+							t.Errorf("%s: the template %s has no artifact %s", file, callee.Name, a.Name)
+						}
+					}
+				}
+			}
+		}
+	}
+	for _, name := range []string{"build", "build-volume", "multi-arch", "split"} {
+		if !used[name] {
+			t.Errorf("no sample uses the template %s", name)
+		}
+	}
+}
+
+// apply does what the controller does with a podSpecPatch.
+func apply(t *testing.T, spec corev1.PodSpec, patch string) corev1.PodSpec {
+	t.Helper()
+	change, err := yaml.YAMLToJSON([]byte(patch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := strategicpatch.StrategicMergePatch(before, change, corev1.PodSpec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got corev1.PodSpec
+	if err := yaml.UnmarshalStrict(after, &got); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// TestPatches applies what samples give as pod-spec-patch to the pods of the template.
+func TestPatches(t *testing.T) {
+	byName := map[string]wfv1.Template{}
+	for _, tmpl := range template(t).Spec.Templates {
+		byName[tmpl.Name] = tmpl
+	}
+	patched := map[string]corev1.PodSpec{}
+	for file, wf := range samples(t) {
+		step := wf.Spec.Templates[0].Steps[len(wf.Spec.Templates[0].Steps)-1].Steps[0]
+		if step.TemplateRef == nil {
+			step = wf.Spec.Templates[0].Steps[0].Steps[0]
+		}
+		patch := step.Arguments.GetParameterByName("pod-spec-patch")
+		if patch == nil || step.TemplateRef == nil {
+			continue
+		}
+		tmpl := byName[step.TemplateRef.Template]
+		spec := corev1.PodSpec{Containers: containers(tmpl), Volumes: tmpl.Volumes}
+		got := apply(t, spec, patch.Value.String())
+		if len(got.Containers) != len(spec.Containers) {
+			t.Errorf("%s: the patch makes %d containers of %d", file, len(got.Containers), len(spec.Containers))
+		}
+		patched[filepath.Base(file)] = got
+	}
+	if p := patched["user-namespace.yaml"]; p.HostUsers == nil || *p.HostUsers || !strings.Contains(fmt.Sprint(p.Containers[0].SecurityContext.Capabilities.Add), "SYS_ADMIN") || len(p.Containers[0].Env) < 30 {
+		t.Errorf("user-namespace.yaml: %+v", p)
+	}
+	if p := patched["restricted.yaml"]; *p.Containers[0].SecurityContext.RunAsUser == 0 || len(p.Containers[0].SecurityContext.Capabilities.Add) != 0 || len(p.Containers[0].SecurityContext.Capabilities.Drop) != 1 {
+		t.Errorf("restricted.yaml: %+v", p.Containers[0].SecurityContext)
+	}
+	if p := patched["secret.yaml"]; len(p.Volumes) != 5 || len(p.Containers[0].VolumeMounts) != 5 {
+		t.Errorf("secret.yaml: %+v", p.Volumes)
 	}
 }
 
@@ -79,7 +224,7 @@ spec:
     - name: main
       steps:
         - - name: build
-            templateRef: {name: kaniko-go, template: build}
+            templateRef: {name: kaniko-go, template: %s}
             arguments:
               parameters:
                 - {name: %s, value: "registry.example.com/team/app:v1"}
@@ -98,22 +243,25 @@ spec:
 `
 
 func TestArgoAcceptsACaller(t *testing.T) {
-	_, tmpl := read(t, "kaniko-go/kaniko-go.yaml")
-	tests := []struct{ name, parameter, output, want string }{
-		{"digest", "image", "image-digest", ""},
-		{"url", "image", "image-url", ""},
-		{"reference", "image", "image-ref", ""},
-		{"all", "image", "images", ""},
-		{"no such output", "image", "nope", "steps.build.outputs.parameters.nope"},
-		{"image is required", "target", "image-ref", "inputs.parameters.image"},
+	tests := []struct{ name, template, parameter, output, want string }{
+		{"digest", "build", "image", "image-digest", ""},
+		{"url", "build", "image", "image-url", ""},
+		{"reference", "build", "image", "image-ref", ""},
+		{"all", "build", "image", "images", ""},
+		{"split", "split", "image", "image-ref", ""},
+		{"several platforms", "multi-arch", "image", "images", ""},
+		{"no such output", "build", "image", "nope", "steps.build.outputs.parameters.nope"},
+		{"image is required", "build", "target", "image-ref", "inputs.parameters.image"},
+		{"the volume is required", "build-volume", "image", "image-ref", "inputs.parameters.volume"},
+		{"images are required", "index", "image", "image-ref", "inputs.parameters.platform-images"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			wf := &wfv1.Workflow{}
-			if err := yaml.UnmarshalStrict(fmt.Appendf(nil, caller, tt.parameter, tt.output), wf); err != nil {
+			if err := yaml.UnmarshalStrict(fmt.Appendf(nil, caller, tt.template, tt.parameter, tt.output), wf); err != nil {
 				t.Fatal(err)
 			}
-			err := validate.ValidateWorkflow(getter{tmpl}, &templateresolution.NullClusterWorkflowTemplateGetter{}, wf, nil, validate.ValidateOpts{})
+			err := validateWorkflow(t, wf)
 			switch {
 			case tt.want == "" && err != nil:
 				t.Error(err)
@@ -121,87 +269,5 @@ func TestArgoAcceptsACaller(t *testing.T) {
 				t.Errorf("got %v, want an error about %s", err, tt.want)
 			}
 		})
-	}
-}
-
-var reference = regexp.MustCompile(`\{\{([^}]*)\}\}`)
-
-// TestReferences checks what Argo does not: a template that is referred to is
-// fed by its inputs alone, and uses all of them.
-func TestReferences(t *testing.T) {
-	for _, file := range files(t) {
-		text, wt := read(t, file)
-		declared := map[string]bool{}
-		for _, tmpl := range wt.Spec.Templates {
-			for _, p := range tmpl.Inputs.Parameters {
-				declared["inputs.parameters."+p.Name] = false
-			}
-			volumes := map[string]bool{}
-			for _, v := range tmpl.Volumes {
-				volumes[v.Name] = false
-			}
-			for _, m := range tmpl.Container.VolumeMounts {
-				if _, ok := volumes[m.Name]; !ok {
-					t.Errorf("%s: volume %s is not on the template", file, m.Name)
-				}
-				volumes[m.Name] = true
-			}
-			for name, used := range volumes {
-				if !used {
-					t.Errorf("%s: volume %s is never mounted", file, name)
-				}
-			}
-		}
-		for _, m := range reference.FindAllStringSubmatch(text, -1) {
-			if _, ok := declared[m[1]]; !ok {
-				t.Errorf("%s: %s is not an input of the template", file, m[0])
-			}
-			declared[m[1]] = true
-		}
-		for name, used := range declared {
-			if !used {
-				t.Errorf("%s: %s is declared and never used", file, name)
-			}
-		}
-		if len(wt.Spec.Volumes) != 0 || wt.Spec.SecurityContext != nil || len(wt.Spec.Arguments.Parameters) != 0 {
-			t.Errorf("%s: the specification holds what a templateRef does not bring", file)
-		}
-	}
-}
-
-// TestTemplate holds what the design promises of every template.
-func TestTemplate(t *testing.T) {
-	known := map[string]bool{}
-	for _, v := range stepconfig.Variables() {
-		known[v.Name] = true
-	}
-	for _, file := range files(t) {
-		_, wt := read(t, file)
-		for _, tmpl := range wt.Spec.Templates {
-			c := tmpl.Container
-			if c == nil || len(c.Command) == 0 || len(c.Args) != 0 {
-				t.Fatalf("%s: template %s is to be a container with a command and no arguments", file, tmpl.Name)
-			}
-			sc := c.SecurityContext
-			if sc == nil || sc.Privileged == nil || *sc.Privileged || len(sc.Capabilities.Drop) != 1 || sc.Capabilities.Drop[0] != "ALL" {
-				t.Errorf("%s: template %s is not without privilege: %+v", file, tmpl.Name, sc)
-			}
-			results := ""
-			for _, e := range c.Env {
-				if !known[e.Name] {
-					t.Errorf("%s: template %s sets %s, which the binary does not know", file, tmpl.Name, e.Name)
-				}
-				if e.Name == "KANIKO_RESULTS_DIR" {
-					results = e.Value
-				}
-			}
-			for _, o := range tmpl.Outputs.Parameters {
-				// Argo reads outputs from a volume after the container has ended;
-				// on the container's own file system they may not survive.
-				if o.ValueFrom == nil || o.ValueFrom.Default == nil || filepath.Dir(o.ValueFrom.Path) != results {
-					t.Errorf("%s: output %s is to have a default and to be in %s: %+v", file, o.Name, results, o.ValueFrom)
-				}
-			}
-		}
 	}
 }

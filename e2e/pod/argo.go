@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -14,8 +15,10 @@ type Call struct {
 	Parameters map[string]string
 	// Artifacts maps the name of an input artifact to a directory of this machine.
 	Artifacts map[string]string
-	// Secrets maps the name of a Secret to a directory with its keys as files.
+	// Secrets maps the name of a Secret or ConfigMap to a directory with its keys as files.
 	Secrets map[string]string
+	// Volumes maps the name of a volume of the calling workflow to a directory of this machine.
+	Volumes map[string]string
 }
 
 type workflowTemplate struct {
@@ -27,11 +30,8 @@ type workflowTemplate struct {
 type argoTemplate struct {
 	Name   string `json:"name"`
 	Inputs struct {
-		Parameters []struct {
-			Name  string  `json:"name"`
-			Value *string `json:"value"`
-		} `json:"parameters"`
-		Artifacts []struct {
+		Parameters []argoParameter `json:"parameters"`
+		Artifacts  []struct {
 			Name     string `json:"name"`
 			Path     string `json:"path"`
 			Optional bool   `json:"optional"`
@@ -41,73 +41,129 @@ type argoTemplate struct {
 		Parameters []struct {
 			Name      string `json:"name"`
 			ValueFrom struct {
-				Path    string  `json:"path"`
-				Default *string `json:"default"`
+				Path      string  `json:"path"`
+				Parameter string  `json:"parameter"`
+				Default   *string `json:"default"`
 			} `json:"valueFrom"`
 		} `json:"parameters"`
 	} `json:"outputs"`
-	Volumes   []volume `json:"volumes"`
-	Container struct {
-		Command      []string      `json:"command"`
-		WorkingDir   string        `json:"workingDir"`
-		Env          []envVar      `json:"env"`
-		VolumeMounts []volumeMount `json:"volumeMounts"`
-	} `json:"container"`
+	Volumes      []volume  `json:"volumes"`
+	Container    container `json:"container"`
+	ContainerSet struct {
+		Containers []struct {
+			container
+			Dependencies []string `json:"dependencies"`
+		} `json:"containers"`
+	} `json:"containerSet"`
+	Steps [][]argoStep `json:"steps"`
+}
+
+type argoParameter struct {
+	Name  string  `json:"name"`
+	Value *string `json:"value"`
 }
 
 // argoDir is where the executor keeps its own files in the main container.
 const argoDir = "/var/run/argo"
 
-// Argo makes the pod of a template of a WorkflowTemplate below the directory
+// Argo makes the pod of a template with one container below the directory
 // root. It fails where the controller would.
 func Argo(file, template string, call Call, root string) (*Pod, error) {
+	list, err := ArgoContainers(file, template, call, root)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) != 1 {
+		return nil, fmt.Errorf("pod: template %s has %d containers, not 1", template, len(list))
+	}
+	return list[0], nil
+}
+
+// ArgoContainers makes the containers of a template, to be run in this order.
+func ArgoContainers(file, template string, call Call, root string) ([]*Pod, error) {
+	t, err := findTemplate(file, template)
+	if err != nil {
+		return nil, err
+	}
+	return t.pods(call, root)
+}
+
+func findTemplate(file, template string) (*argoTemplate, error) {
 	var wt workflowTemplate
 	if err := decode(file, &wt); err != nil {
 		return nil, err
 	}
 	for i := range wt.Spec.Templates {
 		if t := &wt.Spec.Templates[i]; t.Name == template {
-			return t.pod(call, root)
+			return t, nil
 		}
 	}
 	return nil, fmt.Errorf("pod: %s has no template %s", file, template)
 }
 
-func (t *argoTemplate) pod(call Call, root string) (*Pod, error) {
-	p := &Pod{root: root, read: t.results, Command: t.Container.Command}
+// containers gives those of the template, those that others depend on first.
+func (t *argoTemplate) containers() ([]container, error) {
+	if len(t.ContainerSet.Containers) == 0 {
+		c := t.Container
+		c.Name = "main"
+		return []container{c}, nil
+	}
+	var list []container
+	done := map[string]bool{}
+	for len(list) < len(t.ContainerSet.Containers) {
+		before := len(list)
+		for _, c := range t.ContainerSet.Containers {
+			ready := !slices.ContainsFunc(c.Dependencies, func(d string) bool { return !done[d] })
+			if ready && !done[c.Name] {
+				list, done[c.Name] = append(list, c.container), true
+			}
+		}
+		if len(list) == before {
+			return nil, fmt.Errorf("pod: the containers of %s wait for each other", t.Name)
+		}
+	}
+	return list, nil
+}
+
+func (t *argoTemplate) pods(call Call, root string) ([]*Pod, error) {
 	replace, err := t.parameters(call.Parameters)
 	if err != nil {
 		return nil, err
 	}
+	all := &Pod{root: root} // what every container has
 	for _, dir := range []string{argoDir, "/root"} {
-		if err := p.mkdir(dir); err != nil {
+		if err := all.mkdir(dir); err != nil {
 			return nil, err
 		}
 	}
-	if err := t.artifacts(p, call.Artifacts); err != nil {
+	if err := t.artifacts(all, call.Artifacts); err != nil {
 		return nil, err
 	}
-	if err := t.volumes(p, call.Secrets, replace); err != nil {
-		return nil, err
-	}
-	env, err := expand(t.Container.Env, argoVar(), replace)
+	containers, err := t.containers()
 	if err != nil {
 		return nil, err
 	}
-	p.setEnv([]envVar{
-		{Name: "ARGO_CONTAINER_NAME", Value: "main"},
-		{Name: "ARGO_PROGRESS_FILE", Value: argoDir + "/progress"},
-	}, env)
-	dir, ok := p.outside(t.Container.WorkingDir)
-	if !ok {
-		// The runtime makes a working directory that does not exist.
-		if err := p.mkdir(t.Container.WorkingDir); err != nil {
+	v := volumes{list: t.Volumes, secrets: call.Secrets, others: call.Volumes, root: root, form: argoVar(), replace: replace}
+	var list []*Pod
+	for _, c := range containers {
+		p := &Pod{Name: c.Name, root: root, mounts: slices.Clone(all.mounts), read: t.results, Command: slices.Concat(c.Command, c.Args)}
+		if err := v.mount(p, c.VolumeMounts); err != nil {
 			return nil, err
 		}
-		dir, _ = p.outside(t.Container.WorkingDir)
+		env, err := expand(c.Env, argoVar(), replace)
+		if err != nil {
+			return nil, err
+		}
+		p.setEnv([]envVar{
+			{Name: "ARGO_CONTAINER_NAME", Value: c.Name},
+			{Name: "ARGO_PROGRESS_FILE", Value: argoDir + "/progress"},
+		}, env)
+		if err := p.workIn(substitute(argoVar(), c.WorkingDir, replace)); err != nil {
+			return nil, err
+		}
+		list = append(list, p)
 	}
-	p.Dir = dir
-	return p, nil
+	return list, nil
 }
 
 func (t *argoTemplate) parameters(given map[string]string) (map[string]string, error) {
@@ -145,35 +201,6 @@ func (t *argoTemplate) artifacts(p *Pod, given map[string]string) error {
 	for name := range given {
 		if !known[name] {
 			return fmt.Errorf("pod: the template has no input artifact %s", name)
-		}
-	}
-	return nil
-}
-
-// volumes mounts emptyDirs and Secrets. An optional Secret that is missing is
-// an empty directory.
-func (t *argoTemplate) volumes(p *Pod, secrets, replace map[string]string) error {
-	byName := map[string]volume{}
-	for _, v := range t.Volumes {
-		byName[v.Name] = v
-	}
-	for _, m := range t.Container.VolumeMounts {
-		v, ok := byName[m.Name]
-		if !ok {
-			return fmt.Errorf("pod: there is no volume %s", m.Name)
-		}
-		if v.Secret != nil {
-			name := substitute(argoVar(), v.Secret.SecretName, replace)
-			if dir, ok := secrets[name]; ok {
-				p.mount(m.MountPath, dir)
-				continue
-			}
-			if !v.Secret.Optional {
-				return fmt.Errorf("pod: there is no secret %s", name)
-			}
-		}
-		if err := p.mkdir(m.MountPath); err != nil {
-			return err
 		}
 	}
 	return nil

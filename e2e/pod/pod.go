@@ -29,7 +29,9 @@ type Pod struct {
 	Env []string
 	// Dir is the working directory on this machine.
 	Dir string
-	// Command is what the YAML says is run in the container.
+	// Name is that of the step or container.
+	Name string
+	// Command is what the YAML says is run in the container, with its arguments.
 	Command []string
 
 	root   string
@@ -74,6 +76,39 @@ func (p *Pod) mount(inside, outside string) {
 	slices.SortFunc(p.mounts, func(a, b mount) int { return len(b.inside) - len(a.inside) })
 }
 
+// workIn sets the working directory; the runtime makes one that does not exist.
+func (p *Pod) workIn(inside string) error {
+	if inside == "" {
+		inside = "/workspace" // of the image
+	}
+	inside = filepath.Clean(inside)
+	dir, ok := p.outside(inside)
+	if !ok {
+		if err := p.mkdir(inside); err != nil {
+			return err
+		}
+		dir, _ = p.outside(inside)
+	}
+	p.Dir = dir
+	return nil
+}
+
+// translate replaces the paths of the pod in a value: one by itself, one a
+// line, oci:PATH, or several with colons between them.
+func (p *Pod) translate(value string) string {
+	lines := strings.Split(value, "\n")
+	for i, line := range lines {
+		parts := strings.Split(line, ":")
+		for j, part := range parts {
+			if strings.HasPrefix(part, "/") {
+				parts[j], _ = p.outside(part)
+			}
+		}
+		lines[i] = strings.Join(parts, ":")
+	}
+	return strings.Join(lines, "\n")
+}
+
 // outside gives the path on this machine of a path in the pod, and false for
 // what no mount leads to.
 func (p *Pod) outside(inside string) (string, bool) {
@@ -91,6 +126,7 @@ func (p *Pod) setEnv(controller, yaml []envVar) {
 	runtime := []envVar{
 		{Name: "PATH", Value: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		{Name: "HOME", Value: "/root"},
+		{Name: "USER", Value: "root"},
 		{Name: "HOSTNAME", Value: "emulated-pod"},
 		{Name: "KUBERNETES_SERVICE_HOST", Value: "10.96.0.1"},
 		// As of a Service named kaniko-cache in the same namespace.
@@ -103,7 +139,7 @@ func (p *Pod) setEnv(controller, yaml []envVar) {
 		if _, twice := values[e.Name]; !twice {
 			order = append(order, e.Name)
 		}
-		values[e.Name], _ = p.outside(e.Value)
+		values[e.Name] = p.translate(e.Value)
 	}
 	for _, name := range order {
 		p.Env = append(p.Env, name+"="+values[name])
@@ -117,7 +153,10 @@ func (p *Pod) Run(ctx context.Context, binary string, stdout, stderr io.Writer) 
 	if !filepath.IsAbs(binary) {
 		return 0, fmt.Errorf("pod: %s is not an absolute path", binary)
 	}
-	cmd := exec.CommandContext(ctx, binary)
+	if len(p.Command) == 0 {
+		return 0, errors.New("pod: the container has no command")
+	}
+	cmd := exec.CommandContext(ctx, binary, p.Command[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = p.Env, p.Dir, stdout, stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 30 * time.Second

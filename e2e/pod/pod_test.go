@@ -39,7 +39,12 @@ const (
 
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == loader {
-		c, err := config.Load()
+		args, err := config.ParseArguments(os.Args)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		c, err := args.Load()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(2)
@@ -245,7 +250,8 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"no image", "parameter IMAGE has no value", TaskRun{Workspaces: source}},
 		{"no source", "workspace source is not bound", TaskRun{Params: image}},
-		{"unknown parameter", "no parameter NONE", TaskRun{Params: map[string]string{"IMAGE": "a", "NONE": ""}, Workspaces: source}},
+		{"text for an array", `parameter EXTRA_ARGS is of type "array"`, TaskRun{Params: map[string]string{"IMAGE": "a", "EXTRA_ARGS": "--cache"}, Workspaces: source}},
+		{"an array for text", `parameter BUILD_ARGS is of type ""`, TaskRun{Params: image, Arrays: map[string][]string{"BUILD_ARGS": {"A=1"}}, Workspaces: source}},
 		{"unknown workspace", "no workspace none", TaskRun{Params: image, Workspaces: map[string]string{"source": "/s", "none": "/n"}}},
 	}
 	for _, tt := range tests {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command generate writes what users install: the Tekton Task with its README,
-// the Argo WorkflowTemplate and the catalog. Parameters, their defaults and
-// descriptions, and the wiring of parameters to variables come from the tags of
-// config.Config; only what is particular to Tekton or Argo is written here, in
-// the templates. A test fails when a committed file is not what this writes.
+// Command generate writes what users install: the Tekton Tasks, the StepAction
+// and the Pipeline with their READMEs, the templates for Argo Workflows, and
+// the catalog. Parameters, their defaults and descriptions, and the wiring of
+// parameters to variables come from the tags of config.Config; only what is
+// particular to Tekton or Argo is written here, in the templates. A test fails
+// when a committed file is not what this writes.
 package main
 
 import (
@@ -17,21 +18,14 @@ import (
 	"path/filepath"
 	"strings"
 	"text/template"
-
-	"github.com/kaniko-go/kaniko-go/step/config"
 )
 
-// version is that of the next release, without the v. The label of the Task
-// must equal the tag of the release for catalogues to accept it.
+// version is that of the next release, without the v. The labels of what is
+// installed must equal the tag of the release for catalogues to accept it.
 const version = "0.1.0"
 
-// Paths of the generated files, from the root of the repository.
-const (
-	taskFile     = "tasks/kaniko-go/kaniko-go.yaml"
-	readmeFile   = "tasks/kaniko-go/README.md"
-	workflowFile = "workflows/kaniko-go/kaniko-go.yaml"
-	catalogFile  = "catalog.yaml"
-)
+// image is what every step runs; `make dist` adds the digest.
+const image = "ghcr.io/kaniko-go/kaniko-go:v" + version
 
 //go:embed templates
 var templates embed.FS
@@ -51,7 +45,11 @@ func run(root string) error {
 		return err
 	}
 	for _, f := range files {
-		if err := os.WriteFile(filepath.Join(root, f.path), f.content, 0o644); err != nil {
+		path := filepath.Join(root, f.path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, f.content, 0o644); err != nil {
 			return err
 		}
 	}
@@ -63,98 +61,87 @@ type file struct {
 	content []byte
 }
 
-// render makes all files; the catalog is last because it holds the Task.
-func render() ([]file, error) {
-	data := struct {
-		Version   string
-		Variables []config.Variable
-		Params    []param
-	}{version, config.Variables(), params()}
+// entry is one object in the catalog.
+type entry struct {
+	Name, Version, File, Checksum string
+	// Document is the object itself.
+	Document string
+}
 
+// render makes all files; the catalog is last because it holds the others.
+func render() ([]file, error) {
+	all := params()
 	var files []file
-	for _, f := range []struct{ path, template string }{
-		{taskFile, "task.yaml.tmpl"},
-		{readmeFile, "readme.md.tmpl"},
-		{workflowFile, "workflow.yaml.tmpl"},
-	} {
-		content, err := execute(f.template, data)
+	catalog := map[string][]entry{"Version": nil}
+	for _, o := range objects(all) {
+		content, err := execute(o.template, o)
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, file{f.path, content})
+		files = append(files, file{o.Path, content})
+		if o.list != "" {
+			catalog[o.list] = append(catalog[o.list], entry{
+				o.Name, version, o.Path, fmt.Sprintf("%x", sha256.Sum256(content)), string(content),
+			})
+		}
+		if o.readme == "" {
+			continue
+		}
+		readme, err := execute(o.readme, o)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file{filepath.Join(filepath.Dir(o.Path), "README.md"), readme})
 	}
-	task := files[0].content
-	catalog, err := execute("catalog.yaml.tmpl", struct {
-		Version, File, Checksum, Task string
-	}{version, taskFile, fmt.Sprintf("%x", sha256.Sum256(task)), string(task)})
+	content, err := execute("catalog.yaml.tmpl", catalog)
 	if err != nil {
 		return nil, err
 	}
-	return append(files, file{catalogFile, catalog}), nil
-}
-
-// param is one parameter of the Task and of the WorkflowTemplate.
-type param struct {
-	// Name is UPPER_CASE for Tekton, Kebab the same for Argo.
-	Name, Kebab string
-	Variable    string
-	Default     string
-	Desc        string
-	Required    bool
-}
-
-func params() []param {
-	var list []param
-	for _, v := range config.Variables() {
-		if v.Param == "" {
-			continue
-		}
-		p := param{
-			Name: v.Param, Kebab: strings.ToLower(strings.ReplaceAll(v.Param, "_", "-")),
-			Variable: v.Name, Default: v.Default, Desc: v.Desc,
-			Required: v.Name == "KANIKO_DESTINATION",
-		}
-		if v.Type == "list" {
-			p.Desc += " One item a line, or a JSON array of strings."
-		}
-		if p.Required { // what is asked for comes first
-			list = append([]param{p}, list...)
-		} else {
-			list = append(list, p)
-		}
-	}
-	return list
+	return append(files, file{"catalog.yaml", content}), nil
 }
 
 func execute(name string, data any) ([]byte, error) {
-	funcs := template.FuncMap{
+	tmpl := template.New(name)
+	tmpl.Funcs(template.FuncMap{
 		// Every JSON string is a YAML string.
 		"quote": func(s string) string { return fmt.Sprintf("%q", s) },
 		"item":  item,
 		"cell":  func(s string) string { return strings.ReplaceAll(s, "|", `\|`) },
-	}
-	tmpl, err := template.New(name).Funcs(funcs).ParseFS(templates, "templates/"+name)
-	if err != nil {
+		// argo is a reference of Argo, whose braces are those of templates too.
+		"argo": func(ref string) string { return "{{" + ref + "}}" },
+		// part executes one of the common parts at an indentation.
+		"part": func(indent int, name string, data any) (string, error) {
+			var out bytes.Buffer
+			if err := tmpl.ExecuteTemplate(&out, name, data); err != nil {
+				return "", err
+			}
+			return indented(indent, out.String()), nil
+		},
+	})
+	if _, err := tmpl.ParseFS(templates, "templates/"+name, "templates/parts/*.tmpl"); err != nil {
 		return nil, err
 	}
 	var out bytes.Buffer
-	err = tmpl.Execute(&out, data)
+	err := tmpl.Execute(&out, data)
 	return out.Bytes(), err
+}
+
+// indented moves every line to the right, and drops empty lines at both ends.
+func indented(by int, text string) string {
+	var b strings.Builder
+	for i, line := range strings.Split(strings.Trim(text, "\n"), "\n") {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		if line != "" {
+			b.WriteString(strings.Repeat(" ", by) + line)
+		}
+	}
+	return b.String()
 }
 
 // item makes a YAML document an item of a list. Comments before it stay out.
 func item(doc string) string {
 	_, doc, _ = strings.Cut(doc, "---\n")
-	var b strings.Builder
-	for i, line := range strings.Split(strings.TrimRight(doc, "\n"), "\n") {
-		switch {
-		case i == 0:
-			b.WriteString("  - " + line + "\n")
-		case line == "":
-			b.WriteString("\n")
-		default:
-			b.WriteString("    " + line + "\n")
-		}
-	}
-	return strings.TrimRight(b.String(), "\n")
+	return "  - " + strings.TrimPrefix(indented(4, strings.TrimRight(doc, "\n")), "    ")
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -44,20 +45,21 @@ func TestParamsAreDistinct(t *testing.T) {
 
 // TestCatalog reads the committed catalog as both of its readers do.
 func TestCatalog(t *testing.T) {
+	type resource struct{ Name, Version, Filename, Checksum, Signature string }
 	var catalog struct {
 		APIVersion string `json:"apiVersion"`
 		Kind       string `json:"kind"`
 		Version    string `json:"version"`
 		Catalog    struct {
 			Resources struct {
-				Tasks []struct {
-					Name, Version, Filename, Checksum, Signature string
-				} `json:"tasks"`
+				Tasks       []resource `json:"tasks"`
+				Pipelines   []resource `json:"pipelines"`
+				StepActions []resource `json:"stepactions"`
 			} `json:"resources"`
 		} `json:"catalog"`
 		Items []any `json:"items"`
 	}
-	content, err := os.ReadFile(filepath.Join(root, catalogFile))
+	content, err := os.ReadFile(filepath.Join(root, "catalog.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,28 +69,29 @@ func TestCatalog(t *testing.T) {
 	if catalog.APIVersion != "v1" || catalog.Kind != "List" || catalog.Version != "v1" {
 		t.Errorf("header: %s %s, contract %s", catalog.APIVersion, catalog.Kind, catalog.Version)
 	}
-	tasks := catalog.Catalog.Resources.Tasks
-	if len(tasks) == 0 || len(tasks) != len(catalog.Items) {
-		t.Fatalf("%d tasks in the contract, %d items in the list", len(tasks), len(catalog.Items))
+	r := catalog.Catalog.Resources
+	if len(r.Tasks) != 3 || len(r.Pipelines) != 1 || len(r.StepActions) != 1 || len(catalog.Items) != 5 {
+		t.Fatalf("%d Tasks, %d Pipelines and %d StepActions in the contract, %d items in the list", len(r.Tasks), len(r.Pipelines), len(r.StepActions), len(catalog.Items))
 	}
-	for i, task := range tasks {
-		file, err := os.ReadFile(filepath.Join(root, task.Filename))
+	for i, entry := range slices.Concat(r.Tasks, r.Pipelines, r.StepActions) {
+		file, err := os.ReadFile(filepath.Join(root, entry.Filename))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if sum := fmt.Sprintf("%x", sha256.Sum256(file)); sum != task.Checksum {
-			t.Errorf("%s: checksum %s, file has %s", task.Name, task.Checksum, sum)
+		if sum := fmt.Sprintf("%x", sha256.Sum256(file)); sum != entry.Checksum {
+			t.Errorf("%s: checksum %s, file has %s", entry.Filename, entry.Checksum, sum)
 		}
 		var want any
 		if err := yaml.Unmarshal(file, &want); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(want, catalog.Items[i]); diff != "" {
-			t.Errorf("%s: the item is not the file (-file +item):\n%s", task.Name, diff)
+			t.Errorf("%s: the item is not the file (-file +item):\n%s", entry.Filename, diff)
 		}
-		labels := want.(map[string]any)["metadata"].(map[string]any)["labels"].(map[string]any)
-		if labels["app.kubernetes.io/version"] != task.Version {
-			t.Errorf("%s: label %v, contract %s", task.Name, labels, task.Version)
+		metadata := want.(map[string]any)["metadata"].(map[string]any)
+		labels := metadata["labels"].(map[string]any)
+		if metadata["name"] != entry.Name || labels["app.kubernetes.io/version"] != entry.Version {
+			t.Errorf("%s: metadata %v, contract %s %s", entry.Filename, metadata, entry.Name, entry.Version)
 		}
 	}
 }
