@@ -113,7 +113,6 @@ spec:
           - {name: context, http: {url: "` + url + `"}}
           parameters:
           - {name: image, value: "` + destination + `"}
-          - {name: insecure-registries, value: "$REGISTRY\n$PRIVATE"}
 `
 	for i := 0; i < len(parameters); i += 2 {
 		text += fmt.Sprintf("          - {name: %s, value: %q}\n", parameters[i], parameters[i+1])
@@ -171,7 +170,6 @@ spec:
           - {name: image, value: "$IMAGE"}
           - {name: volume, value: sources}
           - {name: directory, value: repository}
-          - {name: insecure-registries, value: $REGISTRY}
     - - name: consume
         template: consume
         arguments: {parameters: [{name: ref, value: "{{steps.build.outputs.parameters.image-ref}}"}]}

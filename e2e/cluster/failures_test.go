@@ -84,13 +84,13 @@ func (p *place) with(t *testing.T) *place {
 func (p *place) failedTask(text string, c trouble) {
 	p.t.Helper()
 	r := p.tekton("taskrun", text)
-	if r.succeeded() || r.reason() != "Failed" || r.exitCode("build-and-push") != c.code {
+	if r.succeeded() || r.reason() != "StepFailed" || r.exitCode("build-and-push") != c.code {
 		p.t.Errorf("reason %s, exit code %d: %s\n%s", r.reason(), r.exitCode("build-and-push"), r.message(), p.stepLogs(r))
 	}
 	if len(r.Status.Results) != 0 {
 		p.t.Errorf("a failed build has results: %v", r.Status.Results)
 	}
-	if line := lastLine(p.stepLogs(r)); !strings.Contains(line, c.cause) {
+	if line := lastLine(p.logs(r.Status.PodName, "step-build-and-push")); !strings.Contains(line, c.cause) {
 		p.t.Errorf("the last line of the log is %q, without %q", line, c.cause)
 	}
 }
@@ -157,7 +157,7 @@ func TestEnded(t *testing.T) {
 		t.Parallel()
 		p := p.with(t)
 		r := p.tekton("taskrun", strings.ReplaceAll(taskRun(destination("long"), ""), "{name: kaniko-go}", "{name: limited}"))
-		p.endedTask(r, "Failed", destination("long"))
+		p.endedTask(r, "StepFailed", destination("long"))
 		if !strings.Contains(r.message(), "timeout") {
 			t.Errorf("message: %s", r.message())
 		}

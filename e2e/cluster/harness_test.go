@@ -71,7 +71,7 @@ func (p *place) remove() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if p.t.Failed() {
-		for _, args := range [][]string{{"get", "pods", "-o", "wide"}, {"get", "events", "--sort-by=.lastTimestamp"}} {
+		for _, args := range [][]string{{"get", "pods", "-o", "wide"}, {"get", "events", "--field-selector=type=Warning"}} {
 			out, _ := p.node.Kubectl(ctx, "", append(args, "-n", p.namespace)...)
 			p.t.Log(out)
 		}
@@ -111,10 +111,14 @@ func (p *place) install(file string) {
 	p.apply(readFile(p.t, file))
 }
 
-// local puts what the cluster has in place of what a user has elsewhere: IMAGE names of the project's image, BASE, REGISTRY and HOST.
+// local puts what the cluster has in place of what a user has elsewhere: the project's image, base images, git. That the registries speak plain HTTP
+// is made the default of tasks and templates, as an administrator might do.
 func (p *place) local(text string) string {
+	for _, form := range []string{`(name: INSECURE_REGISTRIES\n +description: .*\n +default: )""`, `(name: insecure-registries\n +description: .*\n +value: )""`} {
+		text = regexp.MustCompile(form).ReplaceAllString(text, `${1}"`+node.Registry+`\n`+node.PrivateRegistry+`"`)
+	}
 	text = regexp.MustCompile(`ghcr\.io/kaniko-go/kaniko-go:[a-zA-Z0-9._-]+(@sha256:[0-9a-f]{64})?`).ReplaceAllLiteralString(text, p.image)
-	return strings.NewReplacer("$BASE", node.BusyboxImage, "$REGISTRY", node.Registry, "$PRIVATE", node.PrivateRegistry, "$NAMESPACE", p.namespace, "$KANIKO_GO", p.image, "$HOST", node.HostAddress).Replace(text)
+	return strings.NewReplacer("$BASE", node.BusyboxImage, "docker.io/library/busybox:stable", node.BusyboxImage, "alpine/git:2.49.1", node.GitImage, "$REGISTRY", node.Registry, "$PRIVATE", node.PrivateRegistry, "$NAMESPACE", p.namespace, "$KANIKO_GO", p.image).Replace(text)
 }
 
 // files makes a ConfigMap of files, which a build uses as its context.

@@ -99,7 +99,7 @@ spec:
   - {name: work, emptyDir: {}}
 `
 
-// Without a RUN nothing is asked of a pod, also in a namespace that enforces it. With one, exit code and message say what is missing.
+// Without a RUN nothing is asked of a pod, also in a namespace that enforces it. With one, exit code and log say what is missing.
 func TestRestrictedPod(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, "restricted")
@@ -118,8 +118,8 @@ func TestRestrictedPod(t *testing.T) {
 	if phase := p.podPhase("run"); phase != "Failed" {
 		t.Errorf("a RUN in a restricted pod: %s", phase)
 	}
-	state := p.kubectl("", "get", "pod", "run", "-n", p.namespace, "-o", "jsonpath={.status.containerStatuses[0].state.terminated.exitCode} {.status.containerStatuses[0].state.terminated.message}")
-	if code, message, _ := strings.Cut(state, " "); code != "7" || !strings.Contains(message, "Dockerfile:3") {
-		t.Errorf("exit code and termination message: %q\n%s", state, p.logs("run", "build"))
+	code := p.kubectl("", "get", "pod", "run", "-n", p.namespace, "-o", "jsonpath={.status.containerStatuses[0].state.terminated.exitCode}")
+	if line := lastLine(p.logs("run", "build")); code != "7" || !strings.Contains(line, "Dockerfile:3") {
+		t.Errorf("exit code %s, last line %q", code, line)
 	}
 }

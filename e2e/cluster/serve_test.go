@@ -8,9 +8,13 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/kaniko-go/kaniko-go/e2e/cluster/node"
@@ -57,4 +61,58 @@ func (p *place) serve(files map[string]string) (url string) {
 	server.Start()
 	p.t.Cleanup(server.Close)
 	return server.URL + "/context.tgz"
+}
+
+// serveGit offers files as the branch main of a git repository, at git://HOST:PORT/repository, until the test ends. git answers every connection
+// itself, as inetd would have it, so no port is guessed.
+func (p *place) serveGit(files map[string]string) (url string) {
+	p.t.Helper()
+	dir := filepath.Join(p.t.TempDir(), "repository")
+	for name, text := range files {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			p.t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(p.local(text)), 0o644); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	for _, args := range [][]string{{"init", "-q", "-b", "main"}, {"add", "-A"}, {"-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-q", "-m", "Begin"}} {
+		cmd := exec.CommandContext(p.t.Context(), "git", append([]string{"-C", dir}, args...)...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			p.t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+	}
+	listener, err := net.Listen("tcp", node.HostAddress+":0")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = listener.Close() })
+	go answerGit(listener, filepath.Dir(dir))
+	return "git://" + listener.Addr().String() + "/repository"
+}
+
+// answerGit ends when the listener is closed.
+func answerGit(listener net.Listener, dir string) {
+	for {
+		connection, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer func() { _ = connection.Close() }()
+			file, err := connection.(*net.TCPConn).File()
+			if err != nil {
+				return
+			}
+			defer func() { _ = file.Close() }()
+			ctx, cancel := context.WithTimeout(context.Background(), shortLimit)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, "git", "daemon", "--inetd", "--export-all", "--base-path="+dir)
+			cmd.Stdin, cmd.Stdout = file, file
+			// The directory belongs to the test's user, which git wants to be told.
+			cmd.Env = append(os.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
+			_ = cmd.Run()
+		}()
+	}
 }

@@ -100,7 +100,7 @@ func (p *place) awaitRun(kind, name string) run {
 // taskRun is the YAML of a TaskRun of the Task kaniko-go that builds the ConfigMap context; more is added to its spec.
 func taskRun(destination, more string, params ...string) string {
 	text := "apiVersion: tekton.dev/v1\nkind: TaskRun\nmetadata: {generateName: build-}\nspec:\n  taskRef: {name: kaniko-go}\n" +
-		"  workspaces:\n  - {name: source, configMap: {name: context}}\n  params:\n  - {name: IMAGE, value: \"" + destination + "\"}\n  - {name: INSECURE_REGISTRIES, value: \"" + node.Registry + "\\n" + node.PrivateRegistry + "\"}\n"
+		"  workspaces:\n  - {name: source, configMap: {name: context}}\n  params:\n  - {name: IMAGE, value: \"" + destination + "\"}\n"
 	for i := 0; i < len(params); i += 2 {
 		text += fmt.Sprintf("  - {name: %s, value: %q}\n", params[i], params[i+1])
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -43,8 +44,13 @@ func systemImages(ctx context.Context, set *programs.Set) ([]image, error) {
 	if err != nil {
 		return nil, err
 	}
+	git := shell
+	git.reference, git.entrypoint, git.files = GitImage, []string{"git"}, maps.Clone(shell.files)
+	if err := addGit(ctx, git.files); err != nil {
+		return nil, err
+	}
 	images := []image{
-		shell,
+		shell, git,
 		{reference: PauseImage, files: map[string]string{"pause": set.Path("pause", "pause")}, entrypoint: []string{"/pause"}},
 		// Its Deployment says runAsNonRoot, which wants a number.
 		{reference: argoImage("workflow-controller"), files: map[string]string{"bin/workflow-controller": set.Path("argo", "workflow-controller")}, entrypoint: []string{"workflow-controller"}, user: "8737"},
@@ -54,6 +60,7 @@ func systemImages(ctx context.Context, set *programs.Set) ([]image, error) {
 		in := "/ko-app/" + program
 		i := image{reference: tektonImage(program), files: map[string]string{in: set.Path("tekton", program)}, entrypoint: []string{in}}
 		if program == "resolvers" {
+			i.files["sbin/tini"] = "/usr/bin/tini-static"
 			if err := addGit(ctx, i.files); err != nil {
 				return nil, err
 			}
@@ -78,9 +85,8 @@ func busybox(ctx context.Context) (image, error) {
 	return i, nil
 }
 
-// addGit adds what Tekton's resolvers need beside their program: an init, and git with its libraries.
+// addGit adds git with its libraries.
 func addGit(ctx context.Context, files map[string]string) error {
-	files["sbin/tini"] = "/usr/bin/tini-static"
 	files["usr/bin/git"] = "/usr/bin/git"
 	out, err := exec.CommandContext(ctx, "ldd", "/usr/bin/git").Output()
 	if err != nil {

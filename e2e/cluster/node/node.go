@@ -43,6 +43,7 @@ const (
 const (
 	BusyboxImage = Registry + "/busybox:1"
 	PauseImage   = Registry + "/pause:1"
+	GitImage     = Registry + "/git:1" // busybox and git, with git as entrypoint
 )
 
 func tektonImage(program string) string {

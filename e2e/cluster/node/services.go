@@ -94,7 +94,7 @@ oomScoreAdj: 0
 }
 
 // kubeletConfig is a usual kubelet's, with what a machine asks that may lack CAP_SYS_RESOURCE, may have cgroup v1, swap and a full disk. Authorization
-// is on: a hostile RUN must find at port 10250 what it finds elsewhere.
+// is on: a hostile RUN must find at port 10250 what it finds elsewhere. At the address of the DNS nobody listens: a name fails at once.
 func (n *Node) kubeletConfig() string {
 	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -107,6 +107,7 @@ failCgroupV1: false
 failSwapOn: false
 makeIPTablesUtilChains: false
 clusterDomain: cluster.local
+clusterDNS: [%s]
 resolvConf: %q
 podLogsDir: %q
 volumePluginDir: %q
@@ -117,7 +118,7 @@ maxOpenFiles: 20000
 oomScoreAdj: 0
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: "100Mi", nodefs.available: "0%%", nodefs.inodesFree: "0%%", imagefs.available: "0%%", imagefs.inodesFree: "0%%"}
-`, Address, n.path("ca.pem"), n.path("resolv.conf"), n.path("pod-logs"), n.path("flex"))
+`, Address, n.path("ca.pem"), Address, n.path("resolv.conf"), n.path("pod-logs"), n.path("flex"))
 }
 
 func (n *Node) containerdConfig() string {
