@@ -227,7 +227,7 @@ func (b *Builder) flush(ctx context.Context, executors []*executor, failed error
 
 // predict follows a stage from its beginning as far as the cache has its layers.
 func (x *executor) predict(ctx context.Context, s *stage) error {
-	s.hits, s.complete = nil, false
+	s.hits, s.complete, s.foreseen, s.recipe = nil, false, nil, nil
 	switch base := s.Base; {
 	case base.Context != nil:
 		return nil
@@ -275,6 +275,7 @@ func (x *executor) foresee(ctx context.Context, s *stage, in *plan.Instruction) 
 		// The instruction itself will say it better, if it is ever carried out.
 		return nil, ctx.Err()
 	}
+	s.foreseen, s.recipe = in, inputs
 	parent, err := s.tip.id(ctx)
 	if err != nil {
 		return nil, err

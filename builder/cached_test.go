@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"io"
 	stdlog "log"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +33,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/klauspost/compress/zstd"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
 	"github.com/kaniko-go/kaniko-go/builder/isolation"
@@ -55,6 +59,9 @@ type cacheWorld struct {
 	mu sync.Mutex
 	// lies are what is served, by cache repository and digest; nil is 404.
 	lies map[string][]byte
+	// damages are counted by class; builds by whether they warned, and what is wrong.
+	damages                map[string]int
+	builds, warning, wrong int
 }
 
 const cachedProject = `
@@ -71,7 +78,7 @@ COPY --from=parts /in/d/b /w/b2
 
 func newCacheWorld(t *testing.T) *cacheWorld {
 	t.Helper()
-	w := &cacheWorld{lies: map[string][]byte{}, sets: map[string]*cache.Set{}}
+	w := &cacheWorld{lies: map[string][]byte{}, damages: map[string]int{}, sets: map[string]*cache.Set{}}
 	inner := ggcr.New(ggcr.Logger(stdlog.New(io.Discard, "", 0)))
 	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		parts := strings.Split(r.URL.Path, "/")
@@ -125,12 +132,38 @@ func (w *cacheWorld) build(t *testing.T, r Request, to string, what ...string) v
 	defer c.Close()
 	r.Dir = t.TempDir()
 	r.Output.Destinations = []string{w.host + "/" + to + ":1"}
-	b := &Builder{Registry: c, Log: NewLog(zap.NewNop(), nil), Isolation: isolation.Status{Reason: errors.New("not in this test")}}
+	core, warnings := observer.New(zapcore.WarnLevel)
+	b := &Builder{Registry: c, Log: NewLog(zap.New(core), nil), Isolation: isolation.Status{Reason: errors.New("not in this test")}}
 	res, err := b.Build(t.Context(), r)
 	if err != nil {
 		t.Fatalf("%s %v: %v", to, what, err)
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.builds++
+	if warnings.Len() > 0 {
+		w.warning++
+	}
 	return res.Digest
+}
+
+// damaged counts a damage.
+func (w *cacheWorld) damaged(class string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.damages[class]++
+}
+
+// summary is one line about what was built since the last one.
+func (w *cacheWorld) summary() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	line := fmt.Sprintf("%d builds, %d with warnings, %d wrong images; damages:", w.builds, w.warning, w.wrong)
+	for _, class := range slices.Sorted(maps.Keys(w.damages)) {
+		line += fmt.Sprintf(" %s %d,", class, w.damages[class])
+	}
+	w.damages, w.builds, w.warning, w.wrong = map[string]int{}, 0, 0, 0
+	return strings.TrimSuffix(line, ",")
 }
 
 // readSets reads what the cache in the registry has.
@@ -207,6 +240,7 @@ func packed(t *testing.T, v any) []byte {
 // than the one that is built without a cache.
 func TestDamagedCache(t *testing.T) {
 	w := newCacheWorld(t)
+	_ = w.summary() // of what was built to begin with
 	for _, place := range []string{"registry", "directory"} {
 		t.Run(place, func(t *testing.T) {
 			for worker := range 2 {
@@ -223,6 +257,7 @@ func TestDamagedCache(t *testing.T) {
 				})
 			}
 		})
+		t.Logf("%s: %s", place, w.summary())
 	}
 }
 
@@ -233,6 +268,9 @@ func (w *cacheWorld) judge(t *testing.T, repo, what string, i int) {
 	r.Cache = CacheOptions{Repos: []string{repo}, TTL: 24 * time.Hour}
 	for n := range 1 + i%2 {
 		if got := w.build(t, r, fmt.Sprintf("out%d-%d", i, n), what); got != w.want {
+			w.mu.Lock()
+			w.wrong++
+			w.mu.Unlock()
 			t.Errorf("damage %d, build %d, %s: the image is %s, want %s", i, n, what, got, w.want)
 		}
 	}
@@ -262,12 +300,16 @@ func (w *cacheWorld) damagedRegistry(t *testing.T, i int, rnd *rand.Rand) {
 			switch rnd.IntN(4) {
 			case 0:
 				raw, what = w.damagedBytes(rnd, raw)
+				w.damaged("bytes of records")
 			case 1:
 				change, what = damagedManifest(rnd)
+				w.damaged("manifest")
 			case 2:
 				w.lie(t, rnd, repo, set)
 				what = "blobs"
+				w.damaged("layers and layer indexes")
 			default:
+				w.damaged("fields of records")
 				raw, what = w.damagedRecords(t, rnd, set)
 			}
 		}
@@ -444,7 +486,13 @@ func (w *cacheWorld) damagedDirectory(t *testing.T, i int, rnd *rand.Rand) {
 	var what []string
 	for range 1 + rnd.IntN(4) {
 		file := files[rnd.IntN(len(files))]
-		what = append(what, filepath.Base(file)+": "+w.damageFile(t, rnd, file, files[rnd.IntN(len(files))]))
+		how := w.damageFile(t, rnd, file, files[rnd.IntN(len(files))])
+		class := how
+		if regexp.MustCompile(`\d`).MatchString(how) {
+			class = "bytes"
+		}
+		w.damaged(class)
+		what = append(what, filepath.Base(file)+": "+how)
 	}
 	w.judge(t, "oci:"+dir, strings.Join(what, ", "), i)
 	if err := os.RemoveAll(dir); err != nil {
@@ -519,4 +567,5 @@ func TestEvicted(t *testing.T) {
 		}
 		w.judge(t, w.host+"/"+repo, "without "+what, gone)
 	}
+	t.Logf("%d records: %s", records, w.summary())
 }

@@ -61,6 +61,9 @@ type stage struct {
 	hits             []*hit
 	complete, needed bool
 	tip              *tip
+	// foreseen is the last instruction whose layer was looked for ahead, the first miss if there is one, and recipe its recipe.
+	foreseen *plan.Instruction
+	recipe   []cache.Input
 
 	// result is the Tree when the stage is done, nil if nobody has asked for it yet; rest are the layers that it has over
 	// start, or if that is nil over what the stage begins with.

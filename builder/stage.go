@@ -237,7 +237,7 @@ func (r *run) consult(ctx context.Context, in *plan.Instruction) (c consultation
 		contents = append(contents, true)
 	}
 	for _, content := range contents {
-		inputs, err := x.recipe(ctx, r.stage, in, content)
+		inputs, err := r.recipe(ctx, in, content)
 		var bad *badHitError
 		switch {
 		case errors.As(err, &bad), ctx.Err() != nil:
@@ -268,6 +268,14 @@ func (r *run) consult(ctx context.Context, in *plan.Instruction) (c consultation
 	}
 	c.changed, c.newBase = x.cache.Why(r.stage.tag(), c.recipes[0]), !x.cache.HasRecords(r.stage.tag())
 	return c, nil
+}
+
+// recipe is the executor's, or what that was when the build looked ahead.
+func (r *run) recipe(ctx context.Context, in *plan.Instruction, content bool) ([]cache.Input, error) {
+	if in == r.stage.foreseen && !content {
+		return r.stage.recipe, nil
+	}
+	return r.x.recipe(ctx, r.stage, in, content)
 }
 
 // take makes a layer of the cache the one of an instruction.
