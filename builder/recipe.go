@@ -46,7 +46,7 @@ func (x *executor) recipe(ctx context.Context, s *stage, in *plan.Instruction, c
 		out = append(out, inputs...)
 	case plan.Run:
 		for n, m := range op.Mounts {
-			if m.Type != "bind" {
+			if m.Type != "bind" && (m.Type != "cache" || m.From == nil) {
 				continue
 			}
 			value, err := x.mountedFrom(ctx, m, content)
@@ -129,7 +129,7 @@ func (x *executor) filesOf(ctx context.Context, s *stage, op plan.Copy) (treeSum
 	return x.treeDigest(ctx, t)
 }
 
-// mountedFrom is what a bind mount shows.
+// mountedFrom is what a bind mount shows, or a cache begins with.
 func (x *executor) mountedFrom(ctx context.Context, m plan.Mount, content bool) (string, error) {
 	switch {
 	case m.From != nil && m.From.Image != nil:

@@ -279,3 +279,25 @@ func (w *world) edited(t *testing.T, e edit, withEpoch, local bool, otherBase st
 		t.Errorf("built again it made %q; %s, before %s", again.made, again.digest, warm.digest)
 	}
 }
+
+// TestCacheBeginning: what a cache mount holds is no input of a RUN, but the files that it begins with are.
+func TestCacheBeginning(t *testing.T) {
+	w := newWorld(t)
+	dir := testenv.Dir(t)
+	const seed, run = "COPY seed /", "RUN --mount=type=cache,target=/c,from=beginning cp /c/seed /seen; touch /c/more"
+	files{"Dockerfile": "ARG BASE\nFROM scratch AS beginning\n" + seed + "\nFROM ${BASE}\n" + run + "\n", "seed": "1"}.write(t, dir)
+	env := cached("oci:" + filepath.Join(testenv.Dir(t), "cache")) // the mounts live as long as a build
+	for _, step := range []struct {
+		seed string
+		made []string
+	}{{"1", []string{seed, run}}, {"1", nil}, {"2", []string{seed, run}}, {"1", nil}} {
+		put(t, dir, "seed", step.seed)
+		b := w.mustBuild(t, dir, w.host+"/beginning:1", env)
+		if d := cmp.Diff(step.made, b.made); d != "" {
+			t.Errorf("made (-want +got):\n%s", d)
+		}
+		if got := fileOf(t, pull(t, w.host+"/beginning:1"), "seen"); got != step.seed {
+			t.Errorf("RUN saw %q, want %q", got, step.seed)
+		}
+	}
+}

@@ -3,6 +3,7 @@
 package cache
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -125,15 +126,33 @@ func mutations() []mutation {
 	}
 }
 
+// withoutRuns is project with a COPY in place of each RUN, which is built several times as fast.
+func withoutRuns() files {
+	f := project()
+	f["Dockerfile"] = strings.NewReplacer(
+		"RUN sh /t/tool.sh >/t/out", "COPY tool.sh /t/out",
+		"RUN --mount=type=secret,id=token test -s /run/secrets/token && cat a.txt dir/* >all", "COPY a.txt dir/ all/",
+		"RUN --mount=type=bind,source=bound,target=/b cat /b/* >bound", "ADD --chown=1:2 bound/ ./bound/",
+		"RUN echo $VERSION $MODE >version", "COPY unused ./$VERSION-$MODE",
+	).Replace(f["Dockerfile"])
+	return f
+}
+
+var onePair = flag.Int("pair", -1, "the one pair of TestProperty to try, in the project with RUNs; its inputs and logs are printed")
+
 // TestProperty: whatever input changes, a build that may use everything that earlier ones left in the cache gives what one without a cache
-// gives, a failure included.
+// gives, a failure included. In a sample RUNs are in every sixth pair.
 func TestProperty(t *testing.T) {
 	w := newWorld(t)
-	pairs := 40
+	pairs := 240
 	if *full {
 		pairs = 2000
 	}
 	repo := "oci:" + filepath.Join(testenv.Dir(t), "cache")
+	if *onePair >= 0 {
+		w.pair(t, repo, *seed, *onePair, project())
+		return
+	}
 	kept, err := os.ReadFile("testdata/kept")
 	if err != nil {
 		t.Fatal(err)
@@ -144,14 +163,18 @@ func TestProperty(t *testing.T) {
 		if _, err := fmt.Sscan(line, &s, &i); err != nil {
 			continue // a comment
 		}
-		w.pair(t, repo, s, i)
+		w.pair(t, repo, s, i, project())
 	}
 	t.Run("pairs", func(t *testing.T) {
 		for worker := range 2 {
 			t.Run(fmt.Sprint(worker), func(t *testing.T) {
 				t.Parallel()
 				for i := worker; i < pairs; i += 2 {
-					w.pair(t, repo, *seed, i)
+					of := withoutRuns()
+					if *full || i/2%6 == 0 {
+						of = project()
+					}
+					w.pair(t, repo, *seed, i, of)
 				}
 			})
 		}
@@ -163,7 +186,7 @@ func TestProperty(t *testing.T) {
 }
 
 // pair is one try; of several mutations that give a wrong image, those are left out again without which it is wrong still.
-func (w *world) pair(t *testing.T, repo string, seed uint64, i int) {
+func (w *world) pair(t *testing.T, repo string, seed uint64, i int, of files) {
 	t.Helper()
 	n := 1 + i%3
 	all := mutations()
@@ -171,13 +194,13 @@ func (w *world) pair(t *testing.T, repo string, seed uint64, i int) {
 	for k := range chosen {
 		chosen[k] = rand.New(rand.NewPCG(seed, uint64(i*8+k))).IntN(len(all))
 	}
-	wrong, what := w.wrong(t, repo, seed, i, chosen)
+	wrong, what := w.wrong(t, repo, seed, i, chosen, of)
 	if wrong == "" {
 		return
 	}
 	for k := 0; k < len(chosen) && len(chosen) > 1; {
 		fewer := slices.Delete(slices.Clone(chosen), k, k+1)
-		if again, text := w.wrong(t, repo, seed, i, fewer); again != "" {
+		if again, text := w.wrong(t, repo, seed, i, fewer, of); again != "" {
 			chosen, wrong, what = fewer, again, text
 			continue
 		}
@@ -186,10 +209,10 @@ func (w *world) pair(t *testing.T, repo string, seed uint64, i int) {
 	t.Errorf("seed %d, pair %d (add them to testdata/kept): %s: %s", seed, i, what, wrong)
 }
 
-func (w *world) wrong(t *testing.T, repo string, seed uint64, i int, chosen []int) (wrong, what string) {
+func (w *world) wrong(t *testing.T, repo string, seed uint64, i int, chosen []int, of files) (wrong, what string) {
 	t.Helper()
 	dir := testenv.Dir(t)
-	project().write(t, dir)
+	of.write(t, dir)
 	env := with(cached(repo), "KANIKO_SECRET", "id=token,env=TOKEN", "TOKEN", "hidden", "KANIKO_NO_PUSH", "true", "KANIKO_BUILD_ARG", "BASE="+w.base)
 	var said []string
 	for _, m := range chosen {
@@ -198,6 +221,9 @@ func (w *world) wrong(t *testing.T, repo string, seed uint64, i int, chosen []in
 	what = strings.Join(said, "; ")
 	warm := w.build(t, dir, w.host+"/property:1", env)
 	cold := w.build(t, dir, w.host+"/property:1", with(env, "KANIKO_CACHE", "", "KANIKO_CACHE_REPO", ""))
+	if *onePair >= 0 {
+		t.Logf("%s\n%s\n%s", what, warm.Log, cold.Log)
+	}
 	if warm.digest != "" {
 		w.images.Add(1)
 		w.hits.Add(int64(len(warm.cached)))
