@@ -23,7 +23,7 @@ SEED ?=
 # In CI nothing may be skipped: make test NOSKIP=-no-skip
 NOSKIP ?=
 
-.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth e2e-cache full-cache oracle full-oracle full-corpus full-hostile e2e-pods full-pods \
+.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth e2e-cache full-cache oracle full-oracle full-corpus full-hostile full-faults e2e-pods full-pods \
   cluster cluster-up cluster-down e2e-cluster full-cluster bench demo \
   cross images size release clean force
 
@@ -124,6 +124,9 @@ full-hostile: build ## all hostile layers, images and contexts; thousands of ugl
 	go test -count=1 -timeout 30m ./builder/internal/layer ./builder/internal/snapshot ./builder/registry ./results
 	go test -count=1 -timeout 30m ./builder -v -run 'TestCorruption' | grep -v '^=== '
 	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 60m ./e2e/hostile -v -hostile.sample 60 | grep -v -e '^=== ' -e '    --- PASS'
+
+full-faults: ## a registry that fails: every request, every fault, 20 seeds; and the specification's conformance suite (ten minutes)
+	go test -count=1 -timeout 60m -v ./e2e/faults -full | grep -E '^(ok|FAIL|---)|^    [a-z]+_test.go|^        '
 
 bench: build ## compare with BuildKit and buildah (root, half an hour); writes docs/benchmarks.md
 	e2e/packages.sh

@@ -163,7 +163,7 @@ func (b *blobReader) recover(err error) error {
 		return err
 	}
 	b.client.log.Info(fmt.Sprintf("%s broke off at byte %d of %d: %s, going on in %s", b.desc.Digest, b.done, b.desc.Size, escape(err.Error()), wait))
-	return sleep(b.ctx, wait)
+	return b.client.o.Clock.Sleep(b.ctx, wait)
 }
 
 // short turns an orderly end before the blob's into what it is: content that does

@@ -50,6 +50,7 @@ type Options struct {
 	Proxy                    func(*http.Request) (*url.URL, error) // nil: by the environment, as everywhere in Go
 	Log                      *zap.Logger                           // nil: silent
 	Progress                 func(Event)                           // called concurrently, must be quick; nil: nobody asks
+	Clock                    Clock                                 // the zero value is the real one
 }
 
 // Event is one report about a blob on its way.
@@ -105,6 +106,7 @@ const parallelUploads = 6
 // New reads the files that the options name; an error names the file.
 func New(o Options) (*Client, error) {
 	o.Timing = o.Timing.withDefaults()
+	o.Clock = o.Clock.withDefaults()
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
@@ -197,6 +199,7 @@ func (c *Client) session(ctx context.Context, repo name.Repository, d direction,
 			next: &retrier{
 				next:   &watchdog{next: directed{c.hosts, d}, timing: c.o.Timing},
 				budget: func() *budget { return c.newBudget(d) },
+				sleep:  c.o.Clock.Sleep,
 				log:    c.log,
 			},
 			home:    canonicalHost(repo.RegistryStr()),
@@ -212,7 +215,12 @@ func (c *Client) session(ctx context.Context, repo name.Repository, d direction,
 			scopes = append(scopes, "repository:"+mountFrom+":pull")
 		}
 		inner := transport.NewUserAgent(g, c.o.UserAgent)
-		outer, err := transport.NewWithContext(ctx, repo.Registry, cred.auth, &greeter{inner, &c.greeted, d && c.hosts.skipAll[pushing] != c.hosts.skipAll[pulling]}, scopes)
+		var outer http.RoundTripper
+		err := c.persist(ctx, d, func(ctx context.Context) error {
+			var err error
+			outer, err = transport.NewWithContext(ctx, repo.Registry, cred.auth, &greeter{inner, &c.greeted, d && c.hosts.skipAll[pushing] != c.hosts.skipAll[pulling]}, scopes)
+			return err //nolint:wrapcheck // it is told apart below
+		})
 		if err != nil && cred.err != nil && isRefusal(err) {
 			return nil, needed(canonicalHost(repo.RegistryStr()), cred.err)
 		}

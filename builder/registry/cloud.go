@@ -68,7 +68,8 @@ func newClouds(ctx context.Context, o Options, registries, logins *hosts) []*clo
 			budget: func() *budget {
 				return &budget{total: loginLimit, connect: loginLimit, first: o.Timing.FirstDelay, cap: loginLimit}
 			},
-			log: zap.NewNop(), // the failure is told where the login is
+			sleep: o.Clock.Sleep,
+			log:   zap.NewNop(), // the failure is told where the login is
 		}}
 	}
 	once := &http.Client{Transport: directed{logins, pulling}, CheckRedirect: noRedirect}

@@ -197,7 +197,7 @@ func (c *Client) fetchConfig(ctx context.Context, s *session, d v1.Descriptor) (
 	if got, err := hashBytes(d.Digest.Algorithm, d.Data); err == nil && d.Size > 0 && got == d.Digest && int64(len(d.Data)) == d.Size {
 		return d.Data, nil
 	}
-	raw, _, err := s.read(ctx, s.url("blobs", d.Digest.String()), nil, maxConfig, "image config")
+	raw, _, err := s.read(ctx, s.url("blobs", d.Digest.String()), nil, maxConfig, "image config", nil)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func absent(err error) bool {
 // send the content once more, for registries that answered 201 and lost it.
 func (c *Client) settle(ctx context.Context, ask func() (wait bool, err error), again func() error) error {
 	total := c.o.Timing.ReadBack
-	deadline := time.Now().Add(total)
+	deadline := c.o.Clock.Now().Add(total)
 	delay := min(250*time.Millisecond, total/8)
 	repeated := again == nil
 	for {
@@ -50,7 +50,7 @@ func (c *Client) settle(ctx context.Context, ask func() (wait bool, err error), 
 		if !wait {
 			return err
 		}
-		left := time.Until(deadline)
+		left := deadline.Sub(c.o.Clock.Now())
 		if left <= 0 || ctx.Err() != nil {
 			return err
 		}
@@ -60,7 +60,7 @@ func (c *Client) settle(ctx context.Context, ask func() (wait bool, err error), 
 				return err
 			}
 		}
-		if err := sleep(ctx, min(delay, left)); err != nil {
+		if err := c.o.Clock.Sleep(ctx, min(delay, left)); err != nil {
 			return err
 		}
 		delay = min(2*delay, 4*time.Second)

@@ -132,7 +132,7 @@ func acceptManifest() http.Header {
 // manifest fetches a manifest or index by tag or digest. A digest is verified;
 // for a tag, the digest is computed: registries' own header is often wrong.
 func (s *session) manifest(ctx context.Context, id string) (*fetched, error) {
-	raw, contentType, err := s.read(ctx, s.url("manifests", id), acceptManifest(), maxManifest, "manifest")
+	raw, contentType, err := s.read(ctx, s.url("manifests", id), acceptManifest(), maxManifest, "manifest", told)
 	if err != nil {
 		return nil, err
 	}
@@ -151,6 +151,20 @@ func (s *session) manifest(ctx context.Context, id string) (*fetched, error) {
 	return f, nil
 }
 
+// told compares content with the digest that came beside it. A tag says nothing about its content, so this is all that tells a manifest that
+// was damaged on its way; by a digest it is looked at again.
+func told(header http.Header, raw []byte) error {
+	want, err := v1.NewHash(header.Get("Docker-Content-Digest"))
+	if err != nil {
+		return nil //nolint:nilerr // not every registry says it
+	}
+	got, err := hashBytes(want.Algorithm, raw)
+	if err != nil || got == want {
+		return nil //nolint:nilerr // an algorithm that nobody here knows
+	}
+	return &finding{class: Integrity, text: fmt.Sprintf("the manifest has the digest %s, and the registry says it is %s", got, want), passing: true}
+}
+
 // mediaTypeOf prefers what the digest covers to the header beside it.
 func mediaTypeOf(raw []byte, header string) types.MediaType {
 	var m struct {
@@ -163,8 +177,8 @@ func mediaTypeOf(raw []byte, header string) types.MediaType {
 	return types.MediaType(strings.TrimSpace(t))
 }
 
-// read fetches something small as a whole, again when it breaks off.
-func (s *session) read(ctx context.Context, u *url.URL, header http.Header, limit int64, what string) (raw []byte, contentType string, err error) {
+// read fetches something small as a whole, again when it breaks off or check, which may be nil, says so.
+func (s *session) read(ctx context.Context, u *url.URL, header http.Header, limit int64, what string, check func(http.Header, []byte) error) (raw []byte, contentType string, err error) {
 	err = s.client.persist(ctx, pulling, func(ctx context.Context) error {
 		resp, err := s.do(ctx, http.MethodGet, u, header, http.StatusOK)
 		if err != nil {
@@ -172,8 +186,10 @@ func (s *session) read(ctx context.Context, u *url.URL, header http.Header, limi
 		}
 		defer func() { _ = resp.Body.Close() }()
 		contentType = resp.Header.Get("Content-Type")
-		raw, err = readLimited(resp.Body, limit, what)
-		return err
+		if raw, err = readLimited(resp.Body, limit, what); err != nil || check == nil {
+			return err
+		}
+		return check(resp.Header, raw)
 	})
 	return raw, contentType, err
 }

@@ -59,6 +59,23 @@ func (t Timing) withDefaults() Timing {
 
 const maxDelay = 15 * time.Second
 
+// Clock is how a Client waits between attempts, so that hours of trouble can be tried in a moment. The limits of single requests, which the
+// network keeps, go by the real time. A nil field means the real one. Both are called concurrently.
+type Clock struct {
+	Now   func() time.Time
+	Sleep func(context.Context, time.Duration) error // returns the cause when the context ends first
+}
+
+func (c Clock) withDefaults() Clock {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Sleep == nil {
+		c.Sleep = sleep
+	}
+	return c
+}
+
 // budget bounds the retries of one operation, however many requests it makes.
 // It counts waits and attempts that failed. It is safe for concurrent use.
 type budget struct {
@@ -122,6 +139,7 @@ func (c *Client) withoutRetries(ctx context.Context) context.Context {
 type retrier struct {
 	next   http.RoundTripper
 	budget func() *budget
+	sleep  func(context.Context, time.Duration) error
 	log    *zap.Logger
 }
 
@@ -151,7 +169,7 @@ func (r *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		r.log.Info(fmt.Sprintf("%s: %s, asking again in %s", req.URL.Host, reason, wait.Round(time.Millisecond)),
 			zap.String("method", req.Method), zap.String("path", req.URL.Path))
-		if err := sleep(ctx, wait); err != nil {
+		if err := r.sleep(ctx, wait); err != nil {
 			return nil, err
 		}
 	}
@@ -189,7 +207,7 @@ func (c *Client) persist(ctx context.Context, d direction, work func(context.Con
 			return err
 		}
 		c.log.Info(fmt.Sprintf("%s, trying again in %s", escape(err.Error()), wait.Round(time.Millisecond)))
-		if err := sleep(ctx, wait); err != nil {
+		if err := c.o.Clock.Sleep(ctx, wait); err != nil {
 			return err
 		}
 	}
