@@ -214,3 +214,17 @@ func (p *place) workflowPod(workflow string) string {
 	})
 	return pod
 }
+
+// A run that lacks the workspace does not start, and says which.
+func TestMissingWorkspace(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, "baseline")
+	p.install("../../tasks/kaniko-go/kaniko-go.yaml")
+	destination := node.Registry + "/" + p.namespace + "/nothing:1"
+	text := strings.Replace(taskRun(destination, ""), "  workspaces:\n  - {name: source, configMap: {name: context}}\n", "", 1)
+	r := p.tekton("taskrun", text)
+	p.endedTask(r, "TaskRunValidationFailed", destination)
+	if !strings.Contains(r.message(), "source") {
+		t.Errorf("message: %s", r.message())
+	}
+}

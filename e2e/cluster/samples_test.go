@@ -142,6 +142,8 @@ func (p *place) team() {
 	for _, secret := range []string{"registry-credentials", "registry-pull", "registry-push", "docker-config"} {
 		p.credentials(secret, node.Password)
 	}
+	// The nodes of a site can pull from its registry.
+	p.kubectl("", "patch", "serviceaccount", "default", "-n", p.namespace, "-p", `{"imagePullSecrets": [{"name": "registry-credentials"}]}`)
 	p.apply("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: builder}\nsecrets: [{name: registry-credentials}]\n")
 }
 
