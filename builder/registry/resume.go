@@ -66,6 +66,19 @@ func rangeEnd(header string) (bytes int64, told bool) {
 	return end + 1, true
 }
 
+// maxMisplaced is how often an upload is found to be somewhere else than it should.
+const maxMisplaced = 3
+
+// misplaced tells whether a part did not fit what the registry has, as often as that is worth looking at.
+func (u *upload) misplaced(err error) bool {
+	var status *statusError
+	if !errors.As(err, &status) || status.status != http.StatusRequestedRangeNotSatisfiable {
+		return false
+	}
+	u.astray++
+	return u.astray <= maxMisplaced
+}
+
 // pieceSizes are tried one after the other where a registry, or a proxy before it, refuses what is larger: proxies in use take 100 MB or
 // 10 MB, and the smallest default is 1 MB.
 var pieceSizes = [...]int64{64 << 20, 8 << 20, 512 << 10}

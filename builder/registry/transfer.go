@@ -73,6 +73,13 @@ func (u *upload) inPieces(ctx context.Context, at place) error {
 		case errors.As(err, &status) && (status.status == http.StatusMethodNotAllowed || status.status == http.StatusNotImplemented) && at.offset == 0:
 			u.s.client.setMonolithic(u.host())
 			return u.commit(ctx, at.location, u.part(0, u.size))
+		case u.misplaced(err):
+			// A proxy has sent it twice, perhaps: the first may have arrived.
+			if on, ok := u.goOn(ctx); ok {
+				next = on
+			} else if next, err = u.s.begin(ctx, v1.Hash{}, ""); err != nil {
+				return err
+			}
 		case u.takeLess(err, n, at.least):
 			// Nobody knows what became of the session.
 			u.giveUp(ctx)

@@ -170,6 +170,7 @@ type upload struct {
 	open      place // an upload that was interrupted
 	furthest  int64 // bytes of it that the registry had
 	fromStart bool  // it does not go on with interrupted ones
+	astray    int   // parts that did not fit
 
 	mu   sync.Mutex
 	kept *partReader // what the next part may be read from
