@@ -141,5 +141,6 @@ func Canon(prev, next *Tree, times Times, ignore func(p string) bool) (*Tree, []
 	if err != nil {
 		return nil, nil, err
 	}
-	return e.Commit(), changes, nil
+	// Where nothing differs the two share their directories: a build has many Trees.
+	return &Tree{root: e.root.commit(next.root)}, changes, nil
 }

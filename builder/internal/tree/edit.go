@@ -85,7 +85,11 @@ func (e *Editor) Put(p string, ino *Inode) error {
 	if err != nil {
 		return err
 	}
-	d.kids[base(p)] = ino
+	name := base(p)
+	if _, there := d.kids[name]; !there {
+		name = strings.Clone(name) // p is longer, and would be kept for it
+	}
+	d.kids[name] = ino
 	return nil
 }
 
@@ -178,10 +182,11 @@ func (d *editDir) child(name string) (*editDir, *Inode, error) {
 
 // Commit returns the new Tree. The Editor must not be used afterwards.
 func (e *Editor) Commit() *Tree {
-	return &Tree{root: e.root.commit()}
+	return &Tree{root: e.root.commit(nil)}
 }
 
-func (d *editDir) commit() *Inode {
+// commit returns the directory; like, if there is one, takes its place if it is just the same.
+func (d *editDir) commit(like *Inode) *Inode {
 	if d.kids == nil {
 		return d.ino
 	}
@@ -191,16 +196,30 @@ func (d *editDir) commit() *Inode {
 		case *Inode:
 			entries = append(entries, Entry{name, kid})
 		case *editDir:
-			entries = append(entries, Entry{name, kid.commit()})
+			entries = append(entries, Entry{name, kid.commit(like.dir(name))})
 		}
 	}
 	sort.Slice(entries, func(i, j int) bool { return entries[i].Name < entries[j].Name })
 	if same(d.ino, entries) {
 		return d.ino
 	}
+	if like != nil && like.SameMeta(d.ino) && like.MTime == d.ino.MTime && same(like, entries) {
+		return like
+	}
 	c := *d.ino
 	c.body = &dir{entries: entries}
 	return &c
+}
+
+// dir is the directory of that name in a directory, nil if there is none, or i is nil itself.
+func (i *Inode) dir(name string) *Inode {
+	if i == nil {
+		return nil
+	}
+	if c, err := i.Child(name); err == nil && c.Type == Dir {
+		return c
+	}
+	return nil
 }
 
 // same reports whether nothing was changed, so that the old inode can stay and Diff can pass it by.
