@@ -81,7 +81,7 @@ func (u *upload) misplaced(err error) bool {
 
 // pieceSizes are tried one after the other where a registry, or a proxy before it, refuses what is larger: proxies in use take 100 MB or
 // 10 MB, and the smallest default is 1 MB.
-var pieceSizes = [...]int64{64 << 20, 8 << 20, 512 << 10}
+func pieceSizes() [3]int64 { return [...]int64{64 << 20, 8 << 20, 512 << 10} }
 
 // takeLess makes parts for a host smaller than the n bytes that it refused, and tells whether that is possible.
 func (u *upload) takeLess(err error, n, least int64) bool {
@@ -89,7 +89,7 @@ func (u *upload) takeLess(err error, n, least int64) bool {
 	if !errors.As(err, &status) || status.status != http.StatusRequestEntityTooLarge {
 		return false
 	}
-	for _, size := range pieceSizes {
+	for _, size := range pieceSizes() {
 		if size < n && size >= least {
 			u.s.client.setPiece(u.host(), size)
 			return true

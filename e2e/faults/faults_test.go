@@ -24,12 +24,25 @@ const seeds = 20
 func points() []Point {
 	var list []Point
 	for _, of := range []Point{
-		{Kind: "ping"}, {Kind: "token"},
-		{Kind: "GET tag", Repo: "base"}, {Kind: "GET blob", Repo: "base"},
-		{Kind: "begin", Repo: "team"}, {Kind: "patch", Repo: "team"}, {Kind: "commit", Repo: "team"}, {Kind: "mount", Repo: "team"},
-		{Kind: "HEAD blob", Repo: "team"}, {Kind: "PUT manifest", Repo: "team"}, {Kind: "GET manifest", Repo: "team"},
-		{Kind: "PUT tag", Repo: "team"}, {Kind: "GET tag", Repo: "team"}, {Kind: "HEAD tag", Repo: "team"},
-		{Kind: "mount", Repo: "mirror"}, {Kind: "begin", Repo: "mirror"}, {Kind: "PUT manifest", Repo: "mirror"}, {Kind: "PUT tag", Repo: "mirror"}, {Kind: "GET tag", Repo: "mirror"},
+		{Kind: "ping"},
+		{Kind: "token"},
+		{Kind: "GET tag", Repo: "base"},
+		{Kind: "GET blob", Repo: "base"},
+		{Kind: "begin", Repo: "team"},
+		{Kind: "patch", Repo: "team"},
+		{Kind: "commit", Repo: "team"},
+		{Kind: "mount", Repo: "team"},
+		{Kind: "HEAD blob", Repo: "team"},
+		{Kind: "PUT manifest", Repo: "team"},
+		{Kind: "GET manifest", Repo: "team"},
+		{Kind: "PUT tag", Repo: "team"},
+		{Kind: "GET tag", Repo: "team"},
+		{Kind: "HEAD tag", Repo: "team"},
+		{Kind: "mount", Repo: "mirror"},
+		{Kind: "begin", Repo: "mirror"},
+		{Kind: "PUT manifest", Repo: "mirror"},
+		{Kind: "PUT tag", Repo: "mirror"},
+		{Kind: "GET tag", Repo: "mirror"},
 		{Kind: "cancel", Repo: "team"},
 	} {
 		for _, nth := range []int{1, 2, 0} {

@@ -90,7 +90,7 @@ type Registry struct {
 }
 
 // New starts an empty one, which ends with the test. A registry that is open asks nobody who they are.
-func New(t testing.TB, open bool) *Registry {
+func New(t *testing.T, open bool) *Registry {
 	t.Helper()
 	r := &Registry{}
 	r.Reset()

@@ -39,7 +39,7 @@ type scenario struct {
 
 var platform = v1.Platform{OS: "linux", Architecture: "amd64"}
 
-func newScenario(t testing.TB, seed int) *scenario {
+func newScenario(t *testing.T, seed int) *scenario {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(uint64(seed), 7))
 	layer := func(size int) v1.Layer {
@@ -77,7 +77,7 @@ func newScenario(t testing.TB, seed int) *scenario {
 }
 
 // store puts an image into the registry without its doing.
-func (r *Registry) store(t testing.TB, repo, tag string, image v1.Image) {
+func (r *Registry) store(t *testing.T, repo, tag string, image v1.Image) {
 	t.Helper()
 	push := func(media types.MediaType, content []byte) {
 		d := ociregistry.Descriptor{MediaType: string(media), Digest: digest.FromBytes(content), Size: int64(len(content))}
@@ -106,7 +106,7 @@ func (r *Registry) store(t testing.TB, repo, tag string, image v1.Image) {
 	}
 }
 
-func content(t testing.TB, l v1.Layer) []byte {
+func content(t *testing.T, l v1.Layer) []byte {
 	t.Helper()
 	rc, err := l.Compressed()
 	if err != nil {
@@ -146,7 +146,7 @@ type outcome struct {
 }
 
 // build is the part of a build that talks to a registry.
-func (s *scenario) build(t testing.TB, r *Registry, timing registry.Timing) outcome {
+func (s *scenario) build(t *testing.T, r *Registry, timing registry.Timing) outcome {
 	t.Helper()
 	c := &clock{now: time.Unix(1_700_000_000, 0)}
 	client, err := registry.New(registry.Options{

@@ -133,7 +133,7 @@ func TestUploads(t *testing.T) {
 }
 
 // blob is what is stored.
-func (r *Registry) blob(t testing.TB, repo string, d v1.Hash) v1.Layer {
+func (r *Registry) blob(t *testing.T, repo string, d v1.Hash) v1.Layer {
 	t.Helper()
 	rc, err := r.Backend.GetBlob(t.Context(), repo, ociregistry.Digest(d.String()))
 	if err != nil {
