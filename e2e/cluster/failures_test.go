@@ -76,6 +76,7 @@ func TestFailures(t *testing.T) {
 
 // with is the same place for a subtest, whose messages are its own.
 func (p *place) with(t *testing.T) *place {
+	t.Helper()
 	q := *p
 	q.t = t
 	return &q
@@ -84,8 +85,8 @@ func (p *place) with(t *testing.T) *place {
 func (p *place) failedTask(text string, c trouble) {
 	p.t.Helper()
 	r := p.tekton("taskrun", text)
-	if r.succeeded() || r.reason() != "StepFailed" || r.exitCode("build-and-push") != c.code {
-		p.t.Errorf("reason %s, exit code %d: %s\n%s", r.reason(), r.exitCode("build-and-push"), r.message(), p.stepLogs(r))
+	if r.succeeded() || r.reason() != "StepFailed" || r.exitCode() != c.code {
+		p.t.Errorf("reason %s, exit code %d: %s\n%s", r.reason(), r.exitCode(), r.message(), p.stepLogs(r))
 	}
 	if len(r.Status.Results) != 0 {
 		p.t.Errorf("a failed build has results: %v", r.Status.Results)

@@ -96,8 +96,8 @@ func TestTooMuch(t *testing.T) {
 		p.files("context", map[string]string{"Dockerfile": "FROM $BASE\nRUN tail /dev/zero\n"})
 		r := p.tekton("taskrun", taskRun(destination("memory"), limited("memory", "192Mi")))
 		p.endedTask(r, "StepOOM", destination("memory"))
-		if line := lastLine(p.logs(r.Status.PodName, "step-build-and-push")); r.exitCode("build-and-push") != 4 || !strings.Contains(line, "Dockerfile:2") {
-			t.Errorf("exit code %d, last line %q", r.exitCode("build-and-push"), line)
+		if line := lastLine(p.logs(r.Status.PodName, "step-build-and-push")); r.exitCode() != 4 || !strings.Contains(line, "Dockerfile:2") {
+			t.Errorf("exit code %d, last line %q", r.exitCode(), line)
 		}
 	})
 	t.Run("storage of the pod", func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/kaniko-go/kaniko-go/e2e/cluster/node"
@@ -115,4 +116,15 @@ func answerGit(listener net.Listener, dir string) {
 			_ = cmd.Run()
 		}()
 	}
+}
+
+// headOf is the commit of the branch main of a served repository.
+func (p *place) headOf(url string) string {
+	p.t.Helper()
+	out, err := exec.CommandContext(p.t.Context(), "git", "ls-remote", url, "main").Output()
+	commit, _, ok := strings.Cut(string(out), "\t")
+	if err != nil || !ok {
+		p.t.Fatalf("git ls-remote %s: %v %q", url, err, out)
+	}
+	return commit
 }

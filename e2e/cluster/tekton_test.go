@@ -64,10 +64,10 @@ func (r run) results() map[string]string {
 	return found
 }
 
-// exitCode is that of a step, -1 if it has none.
-func (r run) exitCode(step string) int {
+// exitCode is that of the step build-and-push, -1 if it has none.
+func (r run) exitCode() int {
 	for _, s := range r.Status.Steps {
-		if s.Name == step && s.Terminated != nil {
+		if s.Name == "build-and-push" && s.Terminated != nil {
 			return s.Terminated.ExitCode
 		}
 	}
@@ -107,7 +107,7 @@ func taskRun(destination, more string, params ...string) string {
 	return text + more
 }
 
-var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`) //nolint:gochecknoglobals // never changed
+var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
 // pushed checks the results of a run against the registry, and returns the digest.
 func (p *place) pushed(r run, destination string) string {

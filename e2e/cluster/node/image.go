@@ -58,7 +58,8 @@ func systemImages(ctx context.Context, set *programs.Set) ([]image, error) {
 	}
 	for _, program := range []string{"controller", "webhook", "events", "resolvers", "entrypoint", "nop", "workingdirinit", "sidecarlogresults"} {
 		in := "/ko-app/" + program
-		i := image{reference: tektonImage(program), files: map[string]string{in: set.Path("tekton", program)}, entrypoint: []string{in}}
+		// Their released images are on a base whose user is this one.
+		i := image{reference: tektonImage(program), files: map[string]string{in: set.Path("tekton", program)}, entrypoint: []string{in}, user: "65532"}
 		if program == "resolvers" {
 			i.files["sbin/tini"] = "/usr/bin/tini-static"
 			if err := addGit(ctx, i.files); err != nil {

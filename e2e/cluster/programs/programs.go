@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path"
@@ -295,27 +294,10 @@ func keep(from, to string) error {
 	return os.Rename(to+".part", to)
 }
 
-// copyTree copies regular files and directories, writable; what was at the target is gone.
+// copyTree copies a directory, writable; what was at the target is gone.
 func copyTree(from, to string) error {
 	if err := os.RemoveAll(to); err != nil {
 		return err
 	}
-	return filepath.WalkDir(from, func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		relative, err := filepath.Rel(from, name)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(to, relative)
-		if d.IsDir() {
-			return os.MkdirAll(target, 0o755)
-		}
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(target, data, 0o644)
-	})
+	return os.CopyFS(to, os.DirFS(from))
 }
