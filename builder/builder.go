@@ -29,9 +29,12 @@ import (
 
 // Request is one build.
 type Request struct {
-	// Context is the directory with the sources, ContextSub a directory in it that takes its place.
+	// Context says where the sources are: a directory, or what else buildcontext.Locate knows. ContextSub is a directory in
+	// it that takes its place.
 	Context, ContextSub string
-	// Dockerfile is a path: absolute, or relative to the working directory or the context.
+	// Source is how a context that is not on disk is reached.
+	Source SourceOptions
+	// Dockerfile is a path: absolute, or relative to the working directory or the context; or an http or https URL.
 	Dockerfile string
 	// Target is the stage to build, "" for the last.
 	Target            string
@@ -61,6 +64,9 @@ type Request struct {
 	FallbackDir bool
 	// DryRun, if set, receives the plan, and nothing is built.
 	DryRun io.Writer
+
+	// linting says that nothing of the context is needed but the Dockerfile.
+	linting bool
 }
 
 // asks reports whether a build argument that has a meaning for the builder is true.
@@ -121,11 +127,13 @@ type Result struct {
 	Digest v1.Hash
 	// Destinations are the references that now lead to it; none if nothing was pushed.
 	Destinations []string
+	// SourceCommit is the commit that the build context was, "" where it was not in a repository.
+	SourceCommit string
 }
 
 // Build makes the image. Errors are classified by ExitCode. With Request.DryRun the Result is nil.
 func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error) {
-	in, done, err := b.open(r)
+	in, done, err := b.open(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -142,6 +150,7 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 	}
 	res, err = b.execute(ctx, r, plans, in)
 	if err == nil {
+		res.SourceCommit = in.commit.hash
 		in.caches.store(ctx)
 	}
 	b.tidy(r.Cache, in.caches)

@@ -25,7 +25,8 @@ type CheckReport struct {
 // Check reads the Dockerfile and reports what the build checks say, of all stages or, with a target, of those that it needs.
 // Bases are looked up, nothing else is fetched, and nothing is built.
 func (b *Builder) Check(ctx context.Context, r Request) (report *CheckReport, err error) {
-	in, done, err := b.open(r)
+	r.linting = true
+	in, done, err := b.open(ctx, r)
 	if err != nil {
 		return nil, err
 	}

@@ -102,12 +102,26 @@ func ExitCode(err error) int {
 		return ExitDockerfile
 	case errors.As(err, &instruction):
 		return ExitInstruction
+	case errors.As(err, &setup) && errors.As(err, &fetched):
+		return contextCode(fetched)
 	case errors.As(err, &setup):
 		return ExitConfig
 	case errors.As(err, &file):
 		return ExitDockerfile
 	default:
 		return ExitInternal
+	}
+}
+
+// contextCode is the exit code for a build context or Dockerfile that could not be fetched, and that no second try would help.
+func contextCode(e *fetch.Error) int {
+	switch {
+	case e.Refused:
+		return ExitRefused
+	case errors.Is(e, fetch.ErrChecksum):
+		return ExitIntegrity
+	default:
+		return ExitConfig
 	}
 }
 

@@ -4,7 +4,6 @@ package builder
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -34,30 +33,38 @@ type inputs struct {
 	unpacked *unpackedBases
 	remotes  *remotes
 	cache    *cache.Cache
+	// commit is what the build context was made of; closers let go of what it was fetched from.
+	commit  commit
+	closers []func()
 }
 
-// open is what every verb that reads a Dockerfile begins with: build context, Dockerfile and store. done lets go of them.
-func (b *Builder) open(r Request) (in inputs, done func(), err error) {
-	bc, err := buildcontext.Open(r.Context, r.ContextSub)
-	if err != nil {
-		return in, nil, &setupError{err}
-	}
-	if err := in.read(bc, r.Dockerfile); err != nil {
-		return in, nil, errors.Join(err, bc.Close())
-	}
+// open is what every verb that reads a Dockerfile begins with: store, build context and Dockerfile. done lets go of them.
+func (b *Builder) open(ctx context.Context, r Request) (in inputs, done func(), err error) {
 	if in.disk, err = openStore(r); err != nil {
-		return in, nil, errors.Join(&environmentError{err}, bc.Close())
+		return in, nil, &environmentError{err}
 	}
+	var bc *buildcontext.Context
 	done = func() {
 		in.unpacked.close()
+		for _, f := range in.closers {
+			f()
+		}
+		if bc != nil {
+			if err := bc.Close(); err != nil {
+				b.Log.Warn(fmt.Sprintf("build context: %v", err))
+			}
+		}
 		if err := in.disk.Close(); err != nil {
 			b.Log.Warn(fmt.Sprintf("clean-up of %s: %v", in.disk.Dir(), err))
 		}
-		if err := bc.Close(); err != nil {
-			b.Log.Warn(fmt.Sprintf("build context: %v", err))
-		}
 	}
-	if err := b.gather(r, &in); err != nil {
+	if err = b.gather(r, &in); err == nil {
+		bc, err = b.openContext(ctx, r, &in)
+	}
+	if err == nil {
+		err = in.read(ctx, bc, r.Dockerfile)
+	}
+	if err != nil {
 		done()
 		return in, nil, err
 	}
@@ -110,7 +117,7 @@ func planRequests(r Request, in inputs) []plan.Request {
 	req := plan.Request{
 		Target:        r.Target,
 		BuildArgs:     r.BuildArgs,
-		Labels:        r.Labels,
+		Labels:        in.labels(r),
 		BuildPlatform: local,
 		Platform:      local,
 		Epoch:         r.Epoch,
@@ -132,10 +139,10 @@ func planRequests(r Request, in inputs) []plan.Request {
 }
 
 // read finds, reads and parses the Dockerfile and opens the context through its ignore file.
-func (in *inputs) read(bc *buildcontext.Context, name string) error {
-	d, err := bc.Dockerfile(name)
+func (in *inputs) read(ctx context.Context, bc *buildcontext.Context, name string) error {
+	d, err := in.dockerfile(ctx, bc, name)
 	if err != nil {
-		return &setupError{err}
+		return setup(err)
 	}
 	if in.file, err = dockerfile.Parse(d.Name, d.Data); err != nil {
 		return err

@@ -59,12 +59,9 @@ func (f *remotes) get(key string, do func(*remote) error) (*remote, error) {
 // file fetches a file.
 func (f *remotes) file(ctx context.Context, url, checksum string) (*remote, error) {
 	return f.get(fmt.Sprintf("file %q %q", url, checksum), func(r *remote) error {
-		got, err := fetch.HTTP(ctx, f.disk, url, fetch.HTTPOptions{
-			Checksum: checksum,
-			Header:   f.secret("HTTP_AUTH_HEADER_%s"),
-			Token:    f.secret("HTTP_AUTH_TOKEN_%s"),
-			Network:  fetch.Network{OnRetry: f.retry},
-		})
+		o := f.httpOptions()
+		o.Checksum = checksum
+		got, err := fetch.HTTP(ctx, f.disk, url, o)
 		if err != nil {
 			return err
 		}
@@ -83,29 +80,40 @@ func (f *remotes) repository(ctx context.Context, url, checksum, mtime string, k
 		flag = fmt.Sprint(*keep)
 	}
 	return f.get(fmt.Sprintf("git %q %q %q %s", url, checksum, mtime, flag), func(r *remote) error {
-		token := f.secret("GIT_AUTH_TOKEN.%s", "GIT_AUTH_TOKEN")
-		t, commit, err := fetch.Git(ctx, f.disk, url, fetch.GitOptions{
-			Checksum:   checksum,
-			KeepGitDir: keep,
-			MTime:      mtime,
-			Now:        f.now(),
-			Token:      token,
-			Header: func(host string) string {
-				// What is meant for the host goes before what is meant for all.
-				if _, ok := f.secrets["GIT_AUTH_TOKEN."+host]; ok {
-					return f.secret("GIT_AUTH_HEADER.%s")(host)
-				}
-				return f.secret("GIT_AUTH_HEADER.%s", "GIT_AUTH_HEADER")(host)
-			},
-			SSH:     f.ssh(),
-			Network: fetch.Network{OnRetry: f.retry},
-		})
+		o := f.gitOptions()
+		o.Checksum, o.KeepGitDir, o.MTime = checksum, keep, mtime
+		t, commit, err := fetch.Git(ctx, f.disk, url, o)
 		if err != nil {
 			return err
 		}
 		r.inode, r.time = t.Root(), commit.Time
 		return nil
 	})
+}
+
+// httpOptions are those of every download, gitOptions those of every repository.
+func (f *remotes) httpOptions() fetch.HTTPOptions {
+	return fetch.HTTPOptions{
+		Header:  f.secret("HTTP_AUTH_HEADER_%s"),
+		Token:   f.secret("HTTP_AUTH_TOKEN_%s"),
+		Network: fetch.Network{OnRetry: f.retry},
+	}
+}
+
+func (f *remotes) gitOptions() fetch.GitOptions {
+	return fetch.GitOptions{
+		Now:   f.now(),
+		Token: f.secret("GIT_AUTH_TOKEN.%s", "GIT_AUTH_TOKEN"),
+		Header: func(host string) string {
+			// What is meant for the host goes before what is meant for all.
+			if _, ok := f.secrets["GIT_AUTH_TOKEN."+host]; ok {
+				return f.secret("GIT_AUTH_HEADER.%s")(host)
+			}
+			return f.secret("GIT_AUTH_HEADER.%s", "GIT_AUTH_HEADER")(host)
+		},
+		SSH:     f.ssh(),
+		Network: fetch.Network{OnRetry: f.retry},
+	}
 }
 
 // retry says that something did not work at once.

@@ -117,7 +117,7 @@ func (w *warmer) layer(ctx context.Context, l v1.Layer) error {
 
 // warmDockerfile fetches what a Dockerfile needs.
 func (b *Builder) warmDockerfile(ctx context.Context, r Request, into *baseCache) error {
-	in, done, err := b.open(r)
+	in, done, err := b.open(ctx, r)
 	if err != nil {
 		return err
 	}

@@ -28,8 +28,8 @@ const TektonLimit = 4096
 
 // Outputs says where results go. An empty path is an output that nobody asked for.
 type Outputs struct {
-	// Dir receives the files IMAGE_DIGEST, IMAGE_URL, IMAGE_REF and IMAGES, or
-	// LINT.json of WriteLint.
+	// Dir receives the files IMAGE_DIGEST, IMAGE_URL, IMAGE_REF and IMAGES, and
+	// SOURCE_COMMIT where there is one, or LINT.json of WriteLint.
 	Dir string
 	// DigestFile receives the digest.
 	DigestFile string
@@ -47,6 +47,9 @@ type Image struct {
 	// Destinations are the references that were pushed to, as the user gave
 	// them; none without a push.
 	Destinations []string
+	// SourceCommit is the commit that the image was made of, "" if it was made of
+	// none.
+	SourceCommit string
 }
 
 // file is one result, in memory.
@@ -57,15 +60,18 @@ type file struct {
 // names lists the results of Dir in the order in which they are written.
 func names() []string { return []string{"IMAGE_DIGEST", "IMAGE_URL", "IMAGE_REF", "IMAGES"} }
 
+// commitName is the file of Dir that says what the image was made of.
+const commitName = "SOURCE_COMMIT"
+
 // lintName is the file of Dir that says what the build checks found.
 const lintName = "LINT.json"
 
 // Check reports, before anything is pushed, destinations whose results could
 // not be written or would not fit into Limit.
 func (o Outputs) Check(destinations []string) error {
-	// Every digest has the same length.
+	// Every digest has the same length, and every commit but those of rare repositories.
 	digest := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}
-	files, err := o.results(Image{Digest: digest, Destinations: destinations})
+	files, err := o.results(Image{Digest: digest, Destinations: destinations, SourceCommit: strings.Repeat("0", 40)})
 	if err != nil || o.Limit == 0 || o.Dir == "" {
 		return err
 	}
@@ -155,6 +161,9 @@ func (o Outputs) results(img Image) ([]file, error) {
 	for i, n := range names() {
 		files = append(files, file{filepath.Join(o.Dir, n), content[i]})
 	}
+	if img.SourceCommit != "" {
+		files = append(files, file{filepath.Join(o.Dir, commitName), img.SourceCommit})
+	}
 	return files, nil
 }
 
@@ -205,7 +214,7 @@ func (o Outputs) paths() []string {
 		}
 	}
 	if o.Dir != "" {
-		for _, n := range append(names(), lintName) {
+		for _, n := range append(names(), commitName, lintName) {
 			list = append(list, filepath.Join(o.Dir, n))
 		}
 	}

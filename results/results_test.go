@@ -89,7 +89,7 @@ func TestWrite(t *testing.T) {
 			if diff := cmp.Diff(map[string]string{}, read(t, dir)); diff != "" {
 				t.Errorf("the probe left files:\n%s", diff)
 			}
-			if err := o.Write(Image{digest(), tt.destinations}); err != nil {
+			if err := o.Write(Image{Digest: digest(), Destinations: tt.destinations}); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(tt.want, read(t, dir)); diff != "" {
@@ -137,7 +137,7 @@ func TestInTheWay(t *testing.T) {
 						t.Fatalf("left at start: %v, %v", entries, err)
 					}
 				}
-				if err := o.Write(Image{digest(), []string{"r.example/a:1"}}); err != nil {
+				if err := o.Write(Image{Digest: digest(), Destinations: []string{"r.example/a:1"}}); err != nil {
 					t.Fatal(err)
 				}
 				if got := read(t, dir)["IMAGE_URL"]; got != "r.example/a:1" {
@@ -161,7 +161,7 @@ func TestWriteLeavesAllOrNothing(t *testing.T) {
 	if err := o.RemoveStale(); err == nil || !strings.Contains(err.Error(), blocked) {
 		t.Errorf("RemoveStale: %v, want an error that names %s", err, blocked)
 	}
-	if err := o.Write(Image{digest(), []string{"r.example/a:1"}}); err == nil || !strings.Contains(err.Error(), blocked) {
+	if err := o.Write(Image{Digest: digest(), Destinations: []string{"r.example/a:1"}}); err == nil || !strings.Contains(err.Error(), blocked) {
 		t.Errorf("Write: %v, want an error that names %s", err, blocked)
 	}
 	if diff := cmp.Diff(map[string]string{}, read(t, dir)); diff != "" {
@@ -173,7 +173,7 @@ func TestWriteLint(t *testing.T) {
 	dir := t.TempDir()
 	o := Outputs{Dir: dir}
 	// What an earlier build and an earlier check left goes before a check starts.
-	if err := o.Write(Image{digest(), []string{"r.example/a:1"}}); err != nil {
+	if err := o.Write(Image{Digest: digest(), Destinations: []string{"r.example/a:1"}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, content := range []string{`{"warnings":[1]}`, `{"warnings":null}`} {

@@ -104,7 +104,7 @@ func write(ctx context.Context, cfg *config.Config, status isolation.Status, log
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := out.Write(results.Image{Digest: res.Digest, Destinations: res.Destinations}); err != nil {
+	if err := out.Write(results.Image{Digest: res.Digest, Destinations: res.Destinations, SourceCommit: res.SourceCommit}); err != nil {
 		return &resultsError{err}
 	}
 	return nil

@@ -105,6 +105,7 @@ func request(cfg *config.Config) builder.Request {
 	r := builder.Request{
 		Context:     cfg.Context,
 		ContextSub:  cfg.ContextSubPath,
+		Source:      source(cfg),
 		Dockerfile:  cfg.Dockerfile,
 		Target:      cfg.Target,
 		BuildArgs:   buildArgs(cfg),
@@ -127,6 +128,24 @@ func request(cfg *config.Config) builder.Request {
 		r.DryRun = os.Stdout
 	}
 	return r
+}
+
+// source is how a build context that is not on disk is reached.
+func source(cfg *config.Config) builder.SourceOptions {
+	git, _ := cfg.GitOptions() // Validate has looked at them
+	o := builder.SourceOptions{
+		Git: builder.GitSource{
+			Branch: git.Branch, NoSubmodules: git.NoSubmodules, InsecureTLS: git.InsecureSkipTLS, Scheme: cfg.GitPullMethod,
+			User: cfg.GitUsername, Password: cfg.GitPassword, Token: cfg.GitToken,
+		},
+		S3:     builder.S3Source{Endpoint: cfg.S3Endpoint, PathStyle: cfg.S3ForcePathStyle},
+		Labels: cfg.SourceLabels,
+	}
+	o.Google.Endpoint = cfg.StorageEmulator
+	o.Google.Login = registry.GoogleLogin{KeyFile: cfg.GoogleApplicationCredentials, Home: cfg.Home}
+	o.Azure.Endpoint, o.Azure.Key, o.Azure.SAS = cfg.AzureStorageURL, cfg.AzureStorageKey, cfg.AzureStorageSAS
+	o.Azure.Login = azureLogin(cfg)
+	return o
 }
 
 // buildArgs are those that were given, and the proxies where they were not.

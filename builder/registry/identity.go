@@ -23,7 +23,7 @@ import (
 func AmazonConfig(ctx context.Context) (aws.Config, error) {
 	c, err := config.LoadDefaultConfig(ctx, config.WithDefaultRegion(ecrPublicRegion), config.WithLogger(logging.Nop{}))
 	if err != nil {
-		return c, loginError("s3", awsError("reading AWS's configuration", err, Refused))
+		return c, storeError("s3", awsError("reading AWS's configuration", err, Refused))
 	}
 	a := &amazon{config: c}
 	_, err = a.keys(ctx)
@@ -36,7 +36,7 @@ func AmazonConfig(ctx context.Context) (aws.Config, error) {
 		c.Credentials = aws.AnonymousCredentials{}
 		return c, nil
 	case err != nil:
-		return c, loginError("s3", err)
+		return c, storeError("s3", err)
 	}
 	return c, nil
 }
@@ -51,7 +51,7 @@ func GoogleToken(ctx context.Context, o GoogleLogin) (string, error) {
 	case errors.As(err, &none):
 		return "", nil
 	case err != nil:
-		return "", loginError("gs", err)
+		return "", storeError("gs", err)
 	}
 	return t.auth.Password, nil
 }
@@ -66,13 +66,13 @@ func (o AzureLogin) TokenCredential(host string) (azcore.TokenCredential, error)
 	a.assert = a.assertion()
 	c, from, err := a.identity(host)
 	if err != nil {
-		return nil, loginError("azure", &credentialError{name: ACR, reason: from + ": " + shown(err.Error(), o.ClientSecret), class: Refused})
+		return nil, storeError("azure", &credentialError{name: ACR, reason: from + ": " + shown(err.Error(), o.ClientSecret), class: Refused})
 	}
 	return c, nil
 }
 
-// loginError makes an *Error of a login that failed.
-func loginError(store string, err error) error {
+// storeError makes an *Error of a login that failed.
+func storeError(store string, err error) error {
 	e := &Error{Class: Transient, Op: "login", Ref: store, Reason: err.Error(), Err: err}
 	var c *credentialError
 	if errors.As(err, &c) {

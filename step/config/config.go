@@ -47,9 +47,12 @@ const DefaultDir = "/kaniko/work"
 // Source says what is built.
 type Source struct {
 	Mode           Mode   `split_words:"true" default:"build" flag:"-" desc:"What to do. build; check only runs the build checks on the Dockerfile and needs no destination; warm fetches KANIKO_IMAGE, or what the Dockerfile needs, into KANIKO_CACHE_DIR; push verifies and pushes what a build has left at KANIKO_OCI_LAYOUT_PATH or KANIKO_TAR_PATH; index puts the images of several platforms, KANIKO_IMAGE, under one digest; cache-list tells what KANIKO_CACHE_REPO and KANIKO_CACHE_DIR hold, as JSON on standard output; cache-prune removes from them what KANIKO_CACHE_TTL, KANIKO_CACHE_DIR_TTL and KANIKO_CACHE_DIR_MAX_SIZE say."`
-	Context        string `split_words:"true" default:"." param:"CONTEXT" desc:"The build context: a directory, also written dir://PATH; relative to the working directory."`
+	Context        string `split_words:"true" default:"." param:"CONTEXT" desc:"The build context: a directory, also written dir://PATH; tar://FILE or tar://stdin; a git repository, git://HOST/PATH, https://HOST/PATH.git, ssh://USER@HOST/PATH or USER@HOST:PATH, each with #REF:DIRECTORY; s3://BUCKET/OBJECT, gs://BUCKET/OBJECT, or an http or https URL, also of Azure, of an archive or a single Dockerfile. docs/contexts.md has all of it."`
 	ContextSubPath string `split_words:"true" param:"CONTEXT_SUB_PATH" desc:"Directory inside the build context that is used as the context."`
-	Dockerfile     string `split_words:"true" default:"Dockerfile" param:"DOCKERFILE" desc:"The Dockerfile: absolute, relative to the working directory, or relative to the context; the first that exists. NAME.dockerignore beside it wins over the context's .dockerignore."`
+	Dockerfile     string `split_words:"true" default:"Dockerfile" param:"DOCKERFILE" desc:"The Dockerfile: absolute, relative to the working directory, or relative to the context; the first that exists; or an http or https URL. NAME.dockerignore beside it wins over the context's .dockerignore."`
+	Bucket         string `split_words:"true" desc:"The build context where KANIKO_CONTEXT is not set: BUCKET/OBJECT in Google's store, or with s3:// or gs://."`
+	Git            List   `split_words:"true" desc:"How a build context from git is fetched: branch=NAME where the URL names none, recurse-submodules=false to leave submodules out, insecure-skip-tls=true not to check the server's certificate. single-branch has no meaning, for no more than one commit is fetched."`
+	SourceLabels   bool   `split_words:"true" default:"false" flag:"-" desc:"Label the image with the repository and the commit that a build context from git was made of, as org.opencontainers.image.source and .revision."`
 	Target         string `split_words:"true" param:"TARGET" desc:"Name or number of the stage to build; the last one if unset."`
 	BuildArg       Pairs  `split_words:"true" param:"BUILD_ARGS" desc:"Build arguments, KEY=VALUE. A KEY alone takes the value of the variable of that name from the environment, and is left out when there is none."`
 	Label          Pairs  `split_words:"true" param:"LABELS" desc:"Labels for the image, KEY=VALUE; they win over LABEL instructions."`
@@ -148,6 +151,16 @@ type Environment struct {
 	Home             string `envconfig:"HOME" desc:"See REGISTRY_AUTH_FILE."`
 	XDGRuntimeDir    string `envconfig:"XDG_RUNTIME_DIR" desc:"See REGISTRY_AUTH_FILE."`
 	SSHAuthSock      string `envconfig:"SSH_AUTH_SOCK" desc:"Socket of an SSH agent, for KANIKO_SSH; RUN has it only by a mount."`
+	GitUsername      string `envconfig:"GIT_USERNAME" desc:"For KANIKO_CONTEXT from git by http or https: the user. It goes to no other host than that of the URL, submodules and redirects included."`
+	GitPassword      string `envconfig:"GIT_PASSWORD" secret:"true" desc:"For KANIKO_CONTEXT from git: the password."`
+	GitToken         string `envconfig:"GIT_TOKEN" secret:"true" desc:"For KANIKO_CONTEXT from git: an access token, in place of GIT_PASSWORD."`
+	GitPullMethod    string `envconfig:"GIT_PULL_METHOD" default:"https" desc:"What git:// in KANIKO_CONTEXT stands for, https or http."`
+	S3Endpoint       string `envconfig:"S3_ENDPOINT" desc:"For KANIKO_CONTEXT=s3://: URL of a store that speaks like S3. Everything else the AWS SDK reads: AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ENDPOINT_URL_S3, ..."`
+	S3ForcePathStyle bool   `envconfig:"S3_FORCE_PATH_STYLE" default:"false" desc:"For KANIKO_CONTEXT=s3://: the bucket goes into the path of the URL, not into the host."`
+	StorageEmulator  string `envconfig:"STORAGE_EMULATOR_HOST" desc:"For KANIKO_CONTEXT=gs://: address of a store that speaks like Google's. It gets no credentials."`
+	AzureStorageKey  string `envconfig:"AZURE_STORAGE_ACCESS_KEY" secret:"true" desc:"For KANIKO_CONTEXT in Azure's store: the key of the account. Without it and the next, and a signature in the URL, the login for azurecr.io serves."`
+	AzureStorageSAS  string `envconfig:"AZURE_STORAGE_SAS_TOKEN" secret:"true" desc:"For KANIKO_CONTEXT in Azure's store: a shared access signature."`
+	AzureStorageURL  string `envconfig:"AZURE_STORAGE_SERVICE_ENDPOINT" desc:"URL of a store that speaks like Azure's, with the account where it is part of the path."`
 	HTTPProxy        string `envconfig:"HTTP_PROXY" secret:"true" param:"HTTP_PROXY" desc:"Proxy for http. Like the four below, also in lower case: used by the builder, and given to RUN as the build argument of that name, which leaves no trace in the image."`
 	HTTPSProxy       string `envconfig:"HTTPS_PROXY" secret:"true" param:"HTTPS_PROXY" desc:"Proxy for https."`
 	FTPProxy         string `envconfig:"FTP_PROXY" secret:"true" desc:"Proxy for ftp, for RUN only."`

@@ -76,15 +76,17 @@ func kindOf(typeName string) string {
 }
 
 func shorts() map[string]string {
-	return map[string]string{"dockerfile": "f", "context": "c", "destination": "d", "verbosity": "v"}
+	return map[string]string{"dockerfile": "f", "context": "c", "destination": "d", "verbosity": "v", "bucket": "b"}
 }
 
 // differences says in what flags differ from kaniko's, for docs/migration.md.
 func differences() map[string]string {
 	return map[string]string{ //nolint:gosec // words for a document, no credentials
-		"context":              "The default is the working directory, which in our image is kaniko's default, /workspace. Contexts by URL (git, s3, gs, https, tar) are an error in this version.",
+		"context":              "The default is the working directory, which in our image is kaniko's default, /workspace. All of kaniko's kinds, and more: docs/contexts.md. git:// is fetched without its history.",
+		"bucket":               "Only where --context is not given, as with kaniko when its value is empty.",
+		"git":                  "Submodules are fetched unless recurse-submodules=false. Several may be given with commas.",
 		"context-sub-path":     "Holds for every context, not only for those given with a scheme.",
-		"dockerfile":           "A URL is an error in this version. NAME.dockerignore beside the Dockerfile is read.",
+		"dockerfile":           "May be an http or https URL. NAME.dockerignore beside the Dockerfile is read.",
 		"target":               "Of several names, A,B, only the first is built, which is the one that kaniko pushes.",
 		"build-arg":            "A KEY without value that the environment does not have is left out; kaniko makes it empty.",
 		"annotation":           "With the Docker format an error, as its manifests have none.",
@@ -185,13 +187,11 @@ func withoutVariable() []Flag {
 		{Name: "force-build-metadata", Kind: KindBool, Note: "metadata instructions are always in the image's configuration and history"},
 		{Name: "image-fs-extract-retry", Kind: KindValue, Note: "an image is unpacked from verified blobs on disk; what is retried is the download, by --image-download-retry"},
 		{Name: "azure-container-registry-config", Kind: KindValue, Note: "credentials for Azure come from the environment or the docker configuration"},
-		{Name: "git", Kind: KindList, Note: "it is for build contexts from git, which this version refuses by themselves"},
 		{
 			Name: "single-snapshot", Kind: KindBool, Refused: true,
 			Note: "not supported: every instruction is a layer, and what one removes stays in the layer below; build in one stage and COPY --from it into another",
 		},
 		{Name: "materialize", Kind: KindBool, Refused: true, Note: "not supported: " + rooted},
-		{Name: "bucket", Short: "b", Kind: KindValue, Refused: true, Note: "build contexts from a bucket are not supported yet; give a directory with --context"},
 		{Name: "push-ignore-immutable-tag-errors", Kind: KindBool, Refused: true, Note: "not supported yet: a push that is refused is a failure"},
 	}
 	for i := range list {

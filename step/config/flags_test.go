@@ -153,10 +153,9 @@ func TestFlagProblems(t *testing.T) {
 		{"boolean with a space", nil, []string{"--cache", "true"}, "unexpected argument true; every setting is a flag or a variable, and a boolean flag is written --name=true"},
 		{
 			"would be another image", nil,
-			[]string{"--single-snapshot", "--materialize", "--bucket=b"},
+			[]string{"--single-snapshot", "--materialize"},
 			`--single-snapshot: not supported: every instruction is a layer, and what one removes stays in the layer below; build in one stage and COPY --from it into another
---materialize: not supported: a build leaves the container's root as it was
---bucket: build contexts from a bucket are not supported yet; give a directory with --context`,
+--materialize: not supported: a build leaves the container's root as it was`,
 		},
 		{"in the words of flags", nil, []string{"--cache"}, `--destination is not set: give the reference to push to, or --no-push=true
 --cache=true needs --cache-repo where there is no --destination: a repository, or oci:DIRECTORY`},

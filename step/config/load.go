@@ -156,6 +156,12 @@ func (c *Config) resolve() {
 		}
 	}
 	c.BuildArg = args
+	if _, set := os.LookupEnv(Prefix + "_CONTEXT"); !set && c.Bucket != "" {
+		c.Context = c.Bucket
+		if schemeOf(c.Bucket) == "" {
+			c.Context = "gs://" + c.Bucket
+		}
+	}
 	c.Context = strings.TrimPrefix(c.Context, "dir://")
 	normalizeContexts(c.BuildContext)
 	c.Secret.resolve()

@@ -129,6 +129,7 @@ func TestValues(t *testing.T) {
 		Log: Log{LogFormat: LogText, Verbosity: Info},
 		Environment: Environment{
 			SourceDateEpoch: Epoch{1700000000, true},
+			GitPullMethod:   "https",
 			HTTPProxy:       "http://u:p@proxy:1", NoProxy: "localhost",
 			ProxyArgs: Pairs{{Key: "HTTP_PROXY", Value: "http://u:p@proxy:1"}, {Key: "no_proxy", Value: "localhost"}},
 		},
@@ -214,11 +215,11 @@ KANIKO_DESTINATION=r.example/a@sha256:000000000000000000000000000000000000000000
 		{
 			"what does not exist yet",
 			map[string]string{
-				"KANIKO_DESTINATION": dest, "KANIKO_CONTEXT": "git://u:secret@h/r", "KANIKO_DOCKERFILE": "https://h/Dockerfile",
+				"KANIKO_DESTINATION": dest, "KANIKO_CONTEXT": "ftp://u:secret@h/r", "KANIKO_DOCKERFILE": "git://h/Dockerfile",
 				"KANIKO_DIGEST_FILE": "https://h/d",
 			},
-			`KANIKO_CONTEXT=git://xxxxx@h/r: a context by git is not supported yet; give a directory
-KANIKO_DOCKERFILE=https://h/Dockerfile: a Dockerfile by https is not supported yet; give a path
+			`KANIKO_CONTEXT=ftp://xxxxx@h/r: ftp:// is no kind of build context; write a directory, tar://FILE, tar://stdin, git://, ssh://, https://, s3:// or gs://
+KANIKO_DOCKERFILE=git://h/Dockerfile: a Dockerfile by git is not supported; give a path or an http or https URL
 KANIKO_DIGEST_FILE=https://h/d: writing by https is not supported yet; give a path`,
 		},
 		{
@@ -282,7 +283,7 @@ KANIKO_PUSH_RETRY=-1: write a number from 0 to 100`,
 			},
 			`KANIKO_BUILD_ARG: item 1: no key before the value; write KEY=VALUE, one a line
 KANIKO_BUILD_ARG: item 2: no key before the value; write KEY=VALUE, one a line
-KANIKO_CONTEXT=https://xxxxx@h:bad/x: a context by https is not supported yet; give a directory
+KANIKO_CONTEXT=https://xxxxx@h:bad/x: not a URL
 DOCKER_AUTH_CONFIG: not JSON; it holds the content of a config.json
 HTTP_PROXY: not a URL; write http://HOST:PORT`,
 		},

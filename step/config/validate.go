@@ -36,12 +36,17 @@ func (c *Config) Validate() error {
 
 func (c *Config) checkSource() error {
 	var errs []error
-	if scheme := schemeOf(c.Context); scheme != "" {
-		errs = append(errs, problem("KANIKO_CONTEXT", c.Context, "a context by %s is not supported yet; give a directory", scheme))
+	if err := checkMainContext(c.Context); err != nil {
+		errs = append(errs, problem("KANIKO_CONTEXT", c.Context, "%v", err))
 	}
-	if scheme := schemeOf(c.Dockerfile); scheme != "" {
-		errs = append(errs, problem("KANIKO_DOCKERFILE", c.Dockerfile, "a Dockerfile by %s is not supported yet; give a path", scheme))
+	if scheme := schemeOf(c.Dockerfile); scheme != "" && scheme != "http" && scheme != "https" {
+		errs = append(errs, problem("KANIKO_DOCKERFILE", c.Dockerfile, "a Dockerfile by %s is not supported; give a path or an http or https URL", scheme))
 	}
+	if c.GitPullMethod != "" && c.GitPullMethod != "https" && c.GitPullMethod != "http" {
+		errs = append(errs, problem("GIT_PULL_METHOD", c.GitPullMethod, "write https or http"))
+	}
+	_, err := c.GitOptions()
+	errs = append(errs, err)
 	if sub := c.ContextSubPath; sub != "" && !filepath.IsLocal(sub) {
 		errs = append(errs, problem("KANIKO_CONTEXT_SUB_PATH", sub, "not inside the context; give a relative path without .."))
 	}

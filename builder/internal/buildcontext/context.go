@@ -28,10 +28,17 @@ import (
 // fileLimit bounds Dockerfiles and ignore files.
 const fileLimit = 1 << 20
 
-// Context is a directory on disk. It is safe for concurrent use.
+// Context is a directory on disk, or a Tree that came from elsewhere. It is safe for concurrent use.
 type Context struct {
+	// root is the directory; nil where there is a Tree.
 	root *os.File
 	name string
+
+	// fixed is the Tree of a context that is no directory; single its only file, if that is all that came.
+	fixed   *tree.Tree
+	single  *Dockerfile
+	spooled *archive
+	closer  func() error
 
 	mu sync.Mutex
 	// linked finds the further names of files that have several.
@@ -40,12 +47,8 @@ type Context struct {
 
 type inodeKey struct{ dev, ino uint64 }
 
-// Open opens the directory location, which may be written dir://path, and in it the directory sub.
-func Open(location, sub string) (*Context, error) {
-	dir := strings.TrimPrefix(location, "dir://")
-	if scheme, _, ok := strings.Cut(dir, "://"); ok {
-		return nil, fmt.Errorf("build context %s: contexts of kind %s:// are not supported; give a directory", location, scheme)
-	}
+// Open opens the directory dir, and in it the directory sub.
+func Open(dir, sub string) (*Context, error) {
 	// A context may be a symbolic link: Argo mounts its input artifacts so.
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -68,8 +71,52 @@ func Open(location, sub string) (*Context, error) {
 	return &Context{root: inner, name: path.Join(dir, sub), linked: map[inodeKey]*tree.Inode{}}, nil
 }
 
-// Close closes the directory. Contents cannot be read any more.
-func (c *Context) Close() error { return c.root.Close() }
+// FromTree is a context that was fetched as a whole. sub is a directory in it that takes its place.
+func FromTree(name string, t *tree.Tree, sub string) (*Context, error) {
+	c := &Context{name: name, fixed: t}
+	if sub == "" {
+		return c, nil
+	}
+	if err := c.enter(sub); err != nil {
+		return nil, fmt.Errorf("build context %s: %w", name, err)
+	}
+	return c, nil
+}
+
+// enter takes a directory of the Tree for the whole.
+func (c *Context) enter(sub string) error {
+	ino, err := c.fixed.Stat(sub)
+	if err == nil && ino.Type != tree.Dir {
+		err = &fs.PathError{Op: "open", Path: sub, Err: unix.ENOTDIR}
+	}
+	if err != nil {
+		return fmt.Errorf("sub-directory: %w", err)
+	}
+	c.fixed = tree.FromRoot(ino)
+	return nil
+}
+
+// Kept is how many bytes of the files of an archive were stored and how many passed over; 0 for every other context.
+func (c *Context) Kept() (stored, passed int64) {
+	if c.spooled == nil {
+		return 0, 0
+	}
+	c.spooled.mu.Lock()
+	defer c.spooled.mu.Unlock()
+	return c.spooled.Written, c.spooled.Passed
+}
+
+// Close lets go of what the context lies in. Contents cannot be read any more.
+func (c *Context) Close() error {
+	switch {
+	case c.root != nil:
+		return c.root.Close()
+	case c.closer != nil:
+		return c.closer()
+	default:
+		return nil
+	}
+}
 
 // Name is how people know the context.
 func (c *Context) Name() string { return c.name }
@@ -84,37 +131,80 @@ type Dockerfile struct {
 }
 
 // Dockerfile finds and reads the Dockerfile: name is absolute, or relative to the working directory, or relative to
-// the context; the first that exists is it. A lower-case "dockerfile" stands in for a missing "Dockerfile".
+// the context; the first that exists is it. A lower-case "dockerfile" stands in for a missing "Dockerfile". A context that came as a
+// single Dockerfile has no other.
 func (c *Context) Dockerfile(name string) (*Dockerfile, error) {
-	if strings.Contains(name, "://") {
-		return nil, fmt.Errorf("dockerfile %s: fetching it from a URL is not supported; give a path", name)
+	if c.single != nil {
+		return c.single, nil
 	}
-	tries := []string{name}
+	d, err := DockerfileOnDisk(name)
+	if d != nil || err != nil {
+		return d, err
+	}
 	if !filepath.IsAbs(name) {
-		tries = append(tries, filepath.Join(c.path(), name))
-	}
-	if filepath.Base(name) == "Dockerfile" {
-		tries = append(tries, filepath.Join(filepath.Dir(tries[len(tries)-1]), "dockerfile"))
-	}
-	for _, p := range tries {
-		data, err := readFile(p)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-			continue
+		for _, p := range names(name) {
+			d, err := readDockerfile(filepath.Base(p), func(suffix string) ([]byte, error) { return c.readFile(p + suffix) })
+			if d != nil || err != nil {
+				return d, err
+			}
 		}
-		if err != nil {
-			return nil, fmt.Errorf("dockerfile: %w", err)
-		}
-		ignore, err := readFile(p + ".dockerignore")
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("ignore file: %w", err)
-		}
-		return &Dockerfile{Name: filepath.Base(p), Data: data, Ignore: ignore}, nil
 	}
 	return nil, fmt.Errorf("dockerfile %s: %w: neither in the working directory nor in the build context %s", name, fs.ErrNotExist, c.name)
 }
 
+// names are those under which a Dockerfile is looked for in one place.
+func names(name string) []string {
+	if filepath.Base(name) == "Dockerfile" {
+		return []string{name, filepath.Join(filepath.Dir(name), "dockerfile")}
+	}
+	return []string{name}
+}
+
+// DockerfileOnDisk reads a Dockerfile that is absolute or relative to the working directory; nil if there is none.
+func DockerfileOnDisk(name string) (*Dockerfile, error) {
+	tries := []string{name}
+	if filepath.IsAbs(name) {
+		tries = names(name)
+	}
+	for _, p := range tries {
+		d, err := readDockerfile(filepath.Base(p), func(suffix string) ([]byte, error) { return readFile(p + suffix) })
+		if d != nil || err != nil {
+			return d, err
+		}
+	}
+	return nil, nil //nolint:nilnil // as the comment says
+}
+
+// readDockerfile reads a Dockerfile and its own ignore file; nil if there is no Dockerfile.
+func readDockerfile(base string, read func(suffix string) ([]byte, error)) (*Dockerfile, error) {
+	data, err := read("")
+	if isMissing(err) {
+		return nil, nil //nolint:nilnil // as the comment says
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dockerfile: %w", err)
+	}
+	ignore, err := read(".dockerignore")
+	if err != nil && !isMissing(err) {
+		return nil, fmt.Errorf("ignore file: %w", err)
+	}
+	return &Dockerfile{Name: base, Data: data, Ignore: ignore}, nil
+}
+
+func isMissing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, tree.ErrNotDir)
+}
+
 // path is the context's place for the few uses that have no descriptor to begin with.
 func (c *Context) path() string { return fmt.Sprintf("/proc/self/fd/%d", c.root.Fd()) }
+
+// readFile reads a small file of the context.
+func (c *Context) readFile(name string) ([]byte, error) {
+	if c.root != nil {
+		return readFile(filepath.Join(c.path(), name))
+	}
+	return c.fixed.ReadFile(name, fileLimit)
+}
 
 // readFile reads a small regular file. A fifo in its place is not waited for.
 func readFile(p string) ([]byte, error) {
@@ -147,7 +237,7 @@ func (c *Context) Ignore(d *Dockerfile) (*dockerfile.Matcher, error) {
 	if d != nil && d.Ignore != nil {
 		text, name = d.Ignore, d.Name+".dockerignore"
 	} else {
-		if text, err = readFile(filepath.Join(c.path(), name)); errors.Is(err, fs.ErrNotExist) {
+		if text, err = c.readFile(name); isMissing(err) {
 			return nil, nil
 		} else if err != nil {
 			return nil, fmt.Errorf("ignore file: %w", err)

@@ -176,7 +176,7 @@ func TestDockerfileLookup(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			d, err := open(t, "dir://"+dir, tt.sub).Dockerfile(tt.file)
+			d, err := open(t, dir, tt.sub).Dockerfile(tt.file)
 			if (err != nil) != tt.fails {
 				t.Fatalf("error %v", err)
 			}
@@ -199,7 +199,6 @@ func TestOpenErrors(t *testing.T) {
 		{dir, "missing"},
 		{dir, "out"},
 		{dir, "../../etc"},
-		{"ftp://host/x", ""},
 	} {
 		if c, err := Open(tt.location, tt.sub); err == nil {
 			_ = c.Close()

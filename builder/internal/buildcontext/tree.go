@@ -19,6 +19,12 @@ import (
 
 // Tree returns the context without what m hides; m may be nil.
 func (c *Context) Tree(m *dockerfile.Matcher) *tree.Tree {
+	if c.root == nil {
+		if m == nil {
+			return c.fixed
+		}
+		return tree.FromRoot(filtered(c.fixed.Root(), "", m, dockerfile.Info{}))
+	}
 	return tree.FromRoot(c.dir("", tree.Meta{Mode: 0o755}, m, dockerfile.Info{}))
 }
 
@@ -150,4 +156,36 @@ func (f *file) Open() (io.ReadCloser, error) {
 		return nil, errors.Join(fmt.Errorf("build context: %s changed while the image was built", f.path), r.Close())
 	}
 	return r, nil
+}
+
+// filtered is a directory of a Tree without what m hides.
+func filtered(dir *tree.Inode, p string, m *dockerfile.Matcher, info dockerfile.Info) *tree.Inode {
+	return tree.NewLazyDir(dir.Meta, func() ([]tree.Entry, error) {
+		all, err := dir.Entries()
+		if err != nil {
+			return nil, err
+		}
+		entries := make([]tree.Entry, 0, len(all))
+		for _, e := range all {
+			name := path.Join(p, e.Name)
+			ignored, below := m.Match(name, info)
+			isDir := e.Inode.Type == tree.Dir
+			if ignored && (!isDir || !m.MayReinclude(name)) {
+				continue
+			}
+			if isDir {
+				e.Inode = filtered(e.Inode, name, m, below)
+			}
+			if ignored {
+				if left, err := e.Inode.Entries(); err != nil || len(left) == 0 {
+					if err != nil {
+						return nil, err
+					}
+					continue
+				}
+			}
+			entries = append(entries, e)
+		}
+		return entries, nil
+	})
 }

@@ -133,7 +133,11 @@ func (w *worktree) file(e treeEntry, p string, attrs *attributes) (*tree.Inode, 
 	if obj.size == 0 {
 		return tree.NewFile(w.meta(mode), 0, nil), nil
 	}
-	return tree.NewFile(w.meta(mode), obj.size, &section{w.git.objects.file, obj.off, obj.size}), nil
+	content := &section{w.git.objects.file, obj.off, obj.size}
+	if obj.size > maxPointer {
+		return tree.NewFile(w.meta(mode), obj.size, content), nil
+	}
+	return tree.NewFile(w.meta(mode), obj.size, &smallFile{content, p}), nil
 }
 
 func (w *worktree) link(e treeEntry, p string) (*tree.Inode, error) {

@@ -42,7 +42,9 @@ type Error struct {
 	Reason string // one line
 	// Temporary says that the same may work later: network trouble or an overloaded server.
 	Temporary bool
-	Err       error // for errors.Is and errors.As; may be nil
+	// Refused says that the server did not accept who we are, or we not it.
+	Refused bool
+	Err     error // for errors.Is and errors.As; may be nil
 }
 
 // Error returns one line.
@@ -121,6 +123,15 @@ type section struct {
 // Open implements tree.Content.
 func (s *section) Open() (io.ReadCloser, error) {
 	return io.NopCloser(io.NewSectionReader(s.file, s.off, s.size)), nil
+}
+
+// Shown is how an address appears in messages: without credentials and query.
+func Shown(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "URL"
+	}
+	return shown(u)
 }
 
 // shown is how an address appears in messages.

@@ -33,6 +33,10 @@ type GitOptions struct {
 	Header, Token func(host string) string
 	// SSH is what ssh addresses need; nil means that they are refused.
 	SSH *SSH
+	// DaemonScheme is the scheme, https or http, that git:// stands for; "" for git's own protocol.
+	DaemonScheme string
+	// NoSubmodules leaves submodules out where the URL does not say.
+	NoSubmodules bool
 	// MaxPack is how many bytes are downloaded of one repository; 0 means 2 GiB.
 	MaxPack int64
 	// MaxTree is how many bytes the objects of all repositories may have, and the files of the result; 0 means 10 GiB.
@@ -174,6 +178,12 @@ func newGit(rawURL string, o GitOptions) (*git, error) {
 		return bad("invalid checksum %s for Git URL, expected hex commit hash", escape(u.Checksum))
 	}
 	u.Checksum = strings.ToLower(u.Checksum)
+	if u.Submodules == nil && o.NoSubmodules {
+		u.Submodules = new(bool)
+	}
+	if o.DaemonScheme != "" && u.remote.scheme == "git" {
+		u.remote = u.remote.overHTTP(o.DaemonScheme)
+	}
 	if o.MTime != "" {
 		u.MTime = o.MTime
 	}

@@ -111,6 +111,7 @@ func (g *git) explain(ctx context.Context, r remote, j *journey, err error) erro
 		return err
 	}
 	e := &Error{URL: r.String(), Err: err, Reason: escape(err.Error()), Temporary: temporary(err)}
+	e.Refused = r.scheme == "ssh" && strings.Contains(err.Error(), "ssh: handshake failed") && !e.Temporary
 	status, below := j.last()
 	switch {
 	case below != nil: // more telling than what the transport makes of it
@@ -118,7 +119,7 @@ func (g *git) explain(ctx context.Context, r remote, j *journey, err error) erro
 	case errors.Is(err, ErrForbidden):
 		return fail(ctx, r.String(), err)
 	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, transport.ErrAuthorizationFailed):
-		e.Status, e.Reason = status, "no credential was given for "+escape(r.host)
+		e.Status, e.Reason, e.Refused = status, "no credential was given for "+escape(r.host), true
 		if auth, _ := g.authorization(r); auth != "" {
 			e.Reason = "the credential for " + escape(r.host) + " was not accepted"
 		}

@@ -117,6 +117,12 @@ func parseRemote(raw string) (remote, error) {
 	return r, nil
 }
 
+// overHTTP is the same repository by http or https.
+func (r remote) overHTTP(scheme string) remote {
+	r.scheme, r.path = scheme, (&url.URL{Path: r.path}).EscapedPath()
+	return r
+}
+
 func (r remote) isHTTP() bool { return r.scheme == "http" || r.scheme == "https" }
 
 func (r remote) hostname() string { return (&url.URL{Host: r.host}).Hostname() }

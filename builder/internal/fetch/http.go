@@ -188,7 +188,7 @@ func (d *download) refused(resp *http.Response) error {
 		if d.auth != "" {
 			hint = "the credential for " + d.url.Hostname() + " was not accepted"
 		}
-		e.Reason = strings.TrimPrefix(e.Reason+"; "+hint, "; ")
+		e.Reason, e.Refused = strings.TrimPrefix(e.Reason+"; "+hint, "; "), true
 	}
 	return e
 }

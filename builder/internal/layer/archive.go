@@ -68,27 +68,31 @@ func openArchive(ino *tree.Inode) (io.Reader, func(), error) {
 		return nil, nil, err
 	}
 	closeFile := func() { _ = f.Close() }
-	b := bufio.NewReaderSize(f, 64<<10)
-	head, err := b.Peek(6)
-	if err != nil && !errors.Is(err, io.EOF) {
-		closeFile()
-		return nil, nil, err
-	}
-	switch {
-	case bytes.HasPrefix(head, []byte("BZh")):
-		return bzip2.NewReader(b), closeFile, nil
-	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
-		z, err := xz.NewReader(b)
-		if err != nil {
-			closeFile()
-			return nil, nil, err
-		}
-		return z, closeFile, nil
-	}
-	z, err := decompress(b)
+	z, err := Decompress(f)
 	if err != nil {
 		closeFile()
 		return nil, nil, err
 	}
 	return z, func() { _ = z.Close(); closeFile() }, nil
+}
+
+// Decompress finds out by the first bytes how a stream is compressed: with gzip, bzip2, xz or zstd, or not at all. What it
+// returns reads r to the end of the compressed data and perhaps beyond.
+func Decompress(r io.Reader) (io.ReadCloser, error) {
+	b := bufio.NewReaderSize(r, 64<<10)
+	head, err := b.Peek(6)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte("BZh")):
+		return io.NopCloser(bzip2.NewReader(b)), nil
+	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
+		z, err := xz.NewReader(b)
+		if err != nil {
+			return nil, err
+		}
+		return io.NopCloser(z), nil
+	}
+	return decompress(b)
 }

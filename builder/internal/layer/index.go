@@ -72,6 +72,8 @@ type reader struct {
 	plain bool
 	// place gives the Content for a range of the tar file.
 	place func(off, size int64) tree.Content
+	// check, if it is not nil, may refuse a header or change it before anything is made of it.
+	check func(*tar.Header) error
 	// left is what may still be kept.
 	left limits
 	tape *tape
@@ -101,7 +103,7 @@ func (rd *reader) index(r io.Reader) (*Index, error) {
 		if rd.left.entries--; rd.left.entries < 0 {
 			return nil, fmt.Errorf("the layer has more than %d entries", most.entries)
 		}
-		e, ok, err := rd.entry(tr, h)
+		e, ok, err := rd.checked(tr, h)
 		if err != nil {
 			return nil, fmt.Errorf("entry %q: %w", brief(h.Name), err)
 		}
@@ -129,6 +131,15 @@ func brief(name string) string {
 // cleanName makes an entry's name relative to the root, clamping what would lead out of it.
 func cleanName(name string) string {
 	return strings.TrimPrefix(path.Clean("/"+name), "/")
+}
+
+func (rd *reader) checked(tr *tar.Reader, h *tar.Header) (entry, bool, error) {
+	if rd.check != nil {
+		if err := rd.check(h); err != nil {
+			return entry{}, false, err
+		}
+	}
+	return rd.entry(tr, h)
 }
 
 func (rd *reader) entry(tr *tar.Reader, h *tar.Header) (entry, bool, error) {
