@@ -54,7 +54,8 @@ func TestFailures(t *testing.T) {
 	for i, c := range troubles() {
 		destination := fmt.Sprintf("%s/%s/failed-%d:1", c.registry, p.namespace, i)
 		context := fmt.Sprintf("context-%d", i)
-		files := map[string]string{"Dockerfile": c.dockerfile}
+		// Argo makes of a tar with a single entry that entry, not a directory.
+		files := map[string]string{"Dockerfile": c.dockerfile, "note": "a note\n"}
 		p.files(context, files)
 		url := p.serve(files)
 		t.Run(c.name+", Tekton", func(t *testing.T) {
