@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -82,7 +83,19 @@ type step struct {
 	layer *layerJob
 }
 
+// gcPercent is how much garbage there may be for each hundred bytes in use. What a build uses is mostly Trees, which are not made
+// anew all the time, so that collecting twice as often as Go does by itself costs a few percent of the time and saves a third of the memory.
+const gcPercent = 50
+
+// collectOften sets it unless GOGC did.
+func collectOften() {
+	if before := debug.SetGCPercent(gcPercent); before != 100 {
+		debug.SetGCPercent(before)
+	}
+}
+
 func newExecutor(ctx context.Context, b *Builder, r Request, p *plan.Plan, in inputs) *executor {
+	collectOften()
 	x := &executor{
 		Builder: b, inputs: in, req: r, plan: p, whole: ctx,
 		times:  tree.Times{Epoch: p.Epoch},
