@@ -76,12 +76,26 @@ func (p *place) startRegistry() {
 	}
 }
 
+// keeper permits the controller to keep outputs in ConfigMaps of its own namespace, which its installation does not.
+const keeper = `apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: keep-outputs, namespace: argo}
+rules: [{apiGroups: [""], resources: [configmaps], verbs: [get, create, update]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: keep-outputs, namespace: argo}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: keep-outputs}
+subjects: [{kind: ServiceAccount, name: argo, namespace: argo}]
+`
+
 // A build that was made for a commit is not made again for it.
 func TestMemoize(t *testing.T) {
 	t.Parallel()
 	needFull(t)
 	p := newPlace(t, "baseline")
 	p.team()
+	p.kubectl(keeper, "apply", "-f", "-")
 	url := p.serveGit(hello(""))
 	team := node.PrivateRegistry + "/" + p.namespace
 	commit := p.headOf(url)
