@@ -25,7 +25,7 @@ NOSKIP ?=
 
 .PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth e2e-cache full-cache oracle full-oracle full-corpus full-hostile full-faults e2e-pods full-pods \
   cluster cluster-up cluster-down e2e-cluster full-cluster bench demo \
-  cross images size release clean force
+  cross images size release catalog dist bundle e2e-bundle clean force
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -154,6 +154,19 @@ release: cross images ## everything that is published, below dist, and what a ma
 	cp THIRD_PARTY_NOTICES LICENSE dist/
 	go run ./release sums dist/linux-*/kaniko-go dist/*.spdx.json dist/*.oci.tar dist/THIRD_PARTY_NOTICES dist/LICENSE
 	@sed 's/VERSION/$(VERSION)/g' release/publish.txt
+
+catalog: ## catalog.yaml and everything else that is generated for Tekton and Argo
+	go generate ./tasks
+
+dist: images ## what catalogues take, below dist: catalog.yaml, resources.tar.gz, tektoncd/catalog's layout, Argo's manifests; with digests
+	go run ./release dist -version $(VERSION) -epoch $(EPOCH)
+
+bundle: dist ## push a Tekton bundle: make bundle BUNDLE=REFERENCE
+	@[ -n "$(BUNDLE)" ] || { echo "usage: make bundle BUNDLE=REFERENCE" >&2; exit 2; }
+	go run ./release bundle -epoch $(EPOCH) $(BUNDLE)
+
+e2e-bundle: ## the bundle, by the code of Tekton's resolver, in a module apart
+	cd e2e/bundle && go vet ./... && go test -count=1 -timeout 10m ./...
 
 clean: ## remove what make made here
 	rm -rf bin dist

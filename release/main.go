@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command release makes what is published: the step images, with kaniko-go itself, lists of what is in them (SPDX), checksums, and the
-// notices of third parties. It pushes and signs nothing; `make release` prints what a maintainer does with the result.
+// notices of third parties; and what catalogues take. It signs nothing and pushes nothing but a Tekton bundle where it is told to;
+// `make release` prints what a maintainer does with the result.
 package main
 
 import (
@@ -32,9 +33,10 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	commands := map[string]func(context.Context, []string) error{
 		"images": imagesCommand, "notices": noticesCommand, "sbom": sbomCommand, "sums": sumsCommand, "costs": costsCommand,
+		"dist": distCommand, "bundle": bundleCommand,
 	}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return errors.New("usage: release images|notices|sbom|sums|costs")
+		return errors.New("usage: release images|notices|sbom|sums|costs|dist|bundle")
 	}
 	return commands[args[0]](ctx, args[1:])
 }

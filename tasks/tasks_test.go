@@ -39,7 +39,7 @@ func published(t *testing.T) []document { return documents(t, "*/*.yaml", "../st
 
 // samples lists what people copy.
 func samples(t *testing.T) []document {
-	return documents(t, "*/samples/*.yaml", "../stepactions/*/samples/*.yaml")
+	return documents(t, "*/samples/*.yaml", "../stepactions/*/samples/*.yaml", "*/tests/*.yaml")
 }
 
 func documents(t *testing.T, patterns ...string) []document {
