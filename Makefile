@@ -89,7 +89,7 @@ e2e-cache: build ## the layer cache: requests, edits, random changes, damage, ra
 
 full-cache: build ## all of it: 2000 random changes, the corpus after each edit, 10 000 damages (two hours)
 	e2e/packages.sh
-	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 120m $(TESTFLAGS) ./e2e/cache -full
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 120m -v $(TESTFLAGS) ./e2e/cache -full | grep -E '^(ok|FAIL|---)|^    [a-z]+_test.go|^        '
 	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 90m -v -run TestCorpusCached ./e2e/corpus -cached | grep -E '^(ok|FAIL|---)|^    [a-z]+_test.go|^        '
 	go test -count=1 -timeout 90m -v -run 'TestDamagedCache|TestEvicted' ./builder -cache-damages 5000
 
