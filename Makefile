@@ -67,11 +67,11 @@ cluster-down: ## end it, and remove everything but its programs
 
 # A cluster that was up before stays up: for work on the tests.
 e2e-cluster: build cluster ## tasks and templates on that cluster: what works, and the failures that people meet
-	bin/cluster state || trap 'bin/cluster down' EXIT; bin/cluster up; \
+	bin/cluster state 2>/dev/null || trap 'bin/cluster down' EXIT; bin/cluster up; \
 	go test -tags cluster -count=1 -timeout 20m -parallel 4 $(TESTFLAGS) ./e2e/cluster
 
 full-cluster: build cluster ## the same and all that takes long (40 minutes with everything to be compiled)
-	bin/cluster state || trap 'bin/cluster down' EXIT; bin/cluster up; \
+	bin/cluster state 2>/dev/null || trap 'bin/cluster down' EXIT; bin/cluster up; \
 	go test -tags cluster -count=1 -timeout 40m -parallel 4 -v $(TESTFLAGS) ./e2e/cluster -full | grep -E '^(ok|FAIL|PASS|---|    ---)|^ +[a-z]+_test.go|^        '
 
 corpus-fifth: build ## only that fifth, only by BuildKit: does it still make what the repository says?
