@@ -292,10 +292,11 @@ func (c *catalogue) argoPackage(files map[string][]byte, p published) error {
 		Images      []map[string]string `json:"containersImages"`
 		Annotations map[string]string   `json:"annotations"`
 	}{
-		c.version, p.name, p.name, c.epoch.Format(time.RFC3339),
-		"Builds container images from Dockerfiles and pushes them, without a daemon and without privilege.",
-		"Apache-2.0", "https://github.com/kaniko-go/kaniko-go", []string{"image", "build", "dockerfile"},
-		[]map[string]string{{"name": "kaniko-go", "image": c.image}}, map[string]string{"argo/version": ">= 3.5.0"},
+		Version: c.version, Name: p.name, DisplayName: p.name, CreatedAt: c.epoch.Format(time.RFC3339),
+		Description: "Builds container images from Dockerfiles and pushes them, without a daemon and without privilege.",
+		License:     "Apache-2.0", HomeURL: "https://github.com/kaniko-go/kaniko-go", Keywords: []string{"image", "build", "dockerfile"},
+		Images:      []map[string]string{{"name": "kaniko-go", "image": c.image}},
+		Annotations: map[string]string{"argo/version": ">= 3.5.0"},
 	}
 	text, err := yaml.Marshal(about)
 	if err != nil {
@@ -333,7 +334,7 @@ func bundleCommand(ctx context.Context, args []string) error {
 		return err
 	}
 	if f.NArg() == 0 {
-		return errors.New("usage: release bundle [-dist DIR] REFERENCE...")
+		return errors.New("usage: release bundle [-dist DIR] REFERENCES")
 	}
 	seconds, err := strconv.ParseInt(*epoch, 10, 64)
 	if err != nil {

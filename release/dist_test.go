@@ -176,7 +176,8 @@ func TestDistIsReproducible(t *testing.T) {
 		}
 		return string(content)
 	}
-	if read(rendered(t)) != read(rendered(t)) {
+	first, second := read(rendered(t)), read(rendered(t))
+	if first != second {
 		t.Error("resources.tar.gz differs from run to run")
 	}
 }

@@ -165,7 +165,7 @@ func TestDropIn(t *testing.T) {
 		for _, r := range task.Spec.Results {
 			results = append(results, r.Name)
 		}
-		if !slices.Contains(workspaces, "dockerconfig") || !slices.Equal(results, resultNames()) {
+		if !slices.Contains(workspaces, "dockerconfig") || !slices.Equal(results, append(resultNames(), "SOURCE_COMMIT")) {
 			t.Errorf("workspaces %v, results %v", workspaces, results)
 		}
 		return

@@ -35,10 +35,14 @@ type document struct {
 }
 
 // published lists what people install.
-func published(t *testing.T) []document { return documents(t, "*/*.yaml", "../stepactions/*/*.yaml") }
+func published(t *testing.T) []document {
+	t.Helper()
+	return documents(t, "*/*.yaml", "../stepactions/*/*.yaml")
+}
 
 // samples lists what people copy.
 func samples(t *testing.T) []document {
+	t.Helper()
 	return documents(t, "*/samples/*.yaml", "../stepactions/*/samples/*.yaml", "*/tests/*.yaml")
 }
 

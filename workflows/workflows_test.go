@@ -34,7 +34,7 @@ func (g getter) Get(name string) (*wfv1.WorkflowTemplate, error) {
 	return g.tmpl, nil
 }
 
-func read(t *testing.T, file string, into any) string {
+func read(t *testing.T, file string, into any) {
 	t.Helper()
 	content, err := os.ReadFile(file)
 	if err != nil {
@@ -43,7 +43,6 @@ func read(t *testing.T, file string, into any) string {
 	if err := yaml.UnmarshalStrict(content, into); err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
-	return string(content)
 }
 
 func template(t *testing.T) *wfv1.WorkflowTemplate {

@@ -324,6 +324,7 @@ func TestBuild(t *testing.T) {
 				t.Errorf("digest: %v", err)
 			}
 			delete(got, pl.result("IMAGE_DIGEST"))
+			delete(got, pl.result("SOURCE_COMMIT"))
 			want := map[string]string{pl.result("IMAGE_URL"): "", pl.result("IMAGE_REF"): "", pl.result("IMAGES"): ""}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -395,6 +396,11 @@ func checkResults(t *testing.T, pl platform, p *Pod, want map[string]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// There is none of a directory.
+	if commit := got[pl.result("SOURCE_COMMIT")]; commit != "" {
+		t.Errorf("the commit is %q", commit)
+	}
+	delete(got, pl.result("SOURCE_COMMIT"))
 	if diff := cmp.Diff(named, got); diff != "" {
 		t.Errorf("results (-want +got):\n%s", diff)
 	}

@@ -168,7 +168,7 @@ func (t *task) params(run TaskRun) (replace map[string]string, arrays map[string
 		if !isText && !isList {
 			switch def := d.Default.(type) {
 			case string:
-				text, isText = def, true
+				text = def
 			case []any:
 				isList = true
 				for _, item := range def {
