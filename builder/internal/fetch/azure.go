@@ -128,7 +128,7 @@ func (o *azureObject) explain(ctx context.Context, err error) error {
 	e.Status, e.Reason, e.Temporary = answer.StatusCode, escape(answer.ErrorCode), isPassing(answer.StatusCode)
 	e.Refused = answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden
 	if answer.StatusCode == http.StatusPreconditionFailed {
-		e.Status, e.Reason, e.Temporary = 0, "it changed while it was read", true
+		return changed(o.where)
 	}
 	if !o.known && answer.StatusCode < http.StatusInternalServerError {
 		e.Reason = strings.TrimPrefix(e.Reason+"; no credential was given", "; ")

@@ -126,20 +126,20 @@ func (o *s3Object) explain(ctx context.Context, err error) error {
 	}
 	e := &Error{URL: o.Where(), Err: err, Temporary: temporary(err), Reason: escape(last(err).Error())}
 	var answer *smithyhttp.ResponseError
-	if errors.As(err, &answer) {
+	if errors.As(err, &answer) && answer.HTTPStatusCode() != 0 {
 		e.Status, e.Reason = answer.HTTPStatusCode(), ""
-		e.Temporary = isPassing(e.Status) || e.Status == http.StatusPreconditionFailed
+		e.Temporary = isPassing(e.Status)
 		e.Refused = e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
 	}
 	var api smithy.APIError
-	if errors.As(err, &api) {
+	if errors.As(err, &api) && e.Status != 0 {
 		e.Reason = escape(api.ErrorCode())
 		if api.ErrorCode() != "SignatureDoesNotMatch" && api.ErrorMessage() != "" {
 			e.Reason += ": " + escape(api.ErrorMessage())
 		}
 		switch api.ErrorCode() {
 		case "PreconditionFailed":
-			e.Status, e.Reason = 0, "it changed while it was read"
+			return changed(o.Where())
 		case "SlowDown", "ThrottlingException", "RequestTimeout", "InternalError":
 			e.Temporary = true
 		case "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed":

@@ -106,8 +106,14 @@ func (s *Stream) Close() error {
 // connect asks for what is left of the object.
 func (s *Stream) connect() error {
 	where := s.object.Where()
-	return retry(s.ctx, s.network, func() (time.Duration, error) {
+	var final error
+	err := retry(s.ctx, s.network, func() (time.Duration, error) {
 		p, err := s.object.Get(s.ctx, s.off, s.version)
+		if errors.Is(err, errChanged) {
+			// It is worth another build, but not another question.
+			final = err
+			return 0, nil
+		}
 		if err != nil {
 			var later *delayedError
 			if errors.As(err, &later) {
@@ -120,16 +126,23 @@ func (s *Stream) connect() error {
 		}
 		if p.Size >= 0 && s.size >= 0 && p.Size != s.size {
 			_ = p.Body.Close()
-			return 0, s.changed()
+			final = changed(where)
+			return 0, nil
 		}
 		s.body = p.Body
 		return 0, nil
 	})
+	if final != nil {
+		return final
+	}
+	return err
 }
 
-// changed is an object that is another one in the middle of its being read.
-func (s *Stream) changed() error {
-	return &Error{URL: s.object.Where(), Reason: "it changed while it was read", Temporary: true}
+// errChanged is an object that is another one in the middle of its being read.
+var errChanged = errors.New("it changed while it was read")
+
+func changed(where string) error {
+	return &Error{URL: where, Reason: errChanged.Error(), Temporary: true, Err: errChanged}
 }
 
 // Read implements io.Reader.
@@ -149,7 +162,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 	}
 	switch {
 	case s.size >= 0 && s.off > s.size:
-		return 0, s.changed()
+		return 0, changed(s.object.Where())
 	case err == nil:
 		return n, nil
 	case errors.Is(err, io.EOF) && (s.size < 0 || s.off == s.size):

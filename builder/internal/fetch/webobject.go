@@ -66,7 +66,6 @@ func (w *webObject) Get(ctx context.Context, off int64, version string) (*Part, 
 // part understands an answer. A server that has no ranges gives all of it again, of which the beginning is passed over.
 func (w *webObject) part(resp *http.Response, off int64, version string) (*Part, error) {
 	p := &Part{Body: resp.Body, Size: resp.ContentLength, Version: versionOf(resp.Header)}
-	changed := &Error{URL: w.where, Reason: "it changed while it was read", Temporary: true}
 	switch {
 	case resp.StatusCode == http.StatusPartialContent && off > 0:
 		at, total, err := contentRange(resp.Header.Get("Content-Range"))
@@ -74,11 +73,11 @@ func (w *webObject) part(resp *http.Response, off int64, version string) (*Part,
 			return nil, &Error{URL: w.where, Reason: "the server answers with another range than it was asked for"}
 		}
 		if p.Size = total; p.Version != "" && p.Version != version {
-			return nil, changed
+			return nil, changed(w.where)
 		}
 		return p, nil
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && off > 0:
-		return nil, changed
+		return nil, changed(w.where)
 	case resp.StatusCode != http.StatusOK:
 		e := w.refused(resp)
 		if after := retryAfter(resp.Header.Get("Retry-After"), time.Now()); after > 0 && temporary(e) {
@@ -88,7 +87,7 @@ func (w *webObject) part(resp *http.Response, off int64, version string) (*Part,
 	case p.Size > w.max:
 		return nil, w.tooLarge()
 	case version != "" && p.Version != version:
-		return nil, changed
+		return nil, changed(w.where)
 	}
 	if off > 0 {
 		if _, err := io.CopyN(io.Discard, resp.Body, off); err != nil {
