@@ -50,7 +50,8 @@ type argoTemplate struct {
 	Volumes      []volume  `json:"volumes"`
 	Container    container `json:"container"`
 	ContainerSet struct {
-		Containers []struct {
+		VolumeMounts []volumeMount `json:"volumeMounts"`
+		Containers   []struct {
 			container
 			Dependencies []string `json:"dependencies"`
 		} `json:"containers"`
@@ -136,9 +137,6 @@ func (t *argoTemplate) pods(call Call, root string) ([]*Pod, error) {
 			return nil, err
 		}
 	}
-	if err := t.artifacts(all, call.Artifacts); err != nil {
-		return nil, err
-	}
 	containers, err := t.containers()
 	if err != nil {
 		return nil, err
@@ -147,7 +145,10 @@ func (t *argoTemplate) pods(call Call, root string) ([]*Pod, error) {
 	var list []*Pod
 	for _, c := range containers {
 		p := &Pod{Name: c.Name, root: root, mounts: slices.Clone(all.mounts), read: t.results, Command: slices.Concat(c.Command, c.Args)}
-		if err := v.mount(p, c.VolumeMounts); err != nil {
+		if err := v.mount(p, slices.Concat(t.ContainerSet.VolumeMounts, c.VolumeMounts)); err != nil {
+			return nil, err
+		}
+		if err := t.artifacts(p, call.Artifacts); err != nil {
 			return nil, err
 		}
 		env, err := expand(c.Env, argoVar(), replace)
@@ -192,9 +193,11 @@ func (t *argoTemplate) artifacts(p *Pod, given map[string]string) error {
 	for _, a := range t.Inputs.Artifacts {
 		known[a.Name] = true
 		dir, ok := given[a.Name]
-		if ok {
+		// Of a set, containers other than main have an artifact only on a volume of all.
+		shared := slices.ContainsFunc(t.ContainerSet.VolumeMounts, func(m volumeMount) bool { return strings.HasPrefix(a.Path, m.MountPath+"/") })
+		if ok && (p.Name == "main" || shared) {
 			p.mount(a.Path, dir)
-		} else if !a.Optional {
+		} else if !ok && !a.Optional {
 			return fmt.Errorf("pod: input artifact %s is missing", a.Name)
 		}
 	}
