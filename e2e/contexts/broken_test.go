@@ -31,7 +31,7 @@ type wire struct {
 // newWire makes a wire to an http URL, and returns it with the URL that leads through it.
 func newWire(t *testing.T, url string, left int64) (*wire, string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed below
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func (w *wire) accept() {
 
 func (w *wire) serve(c net.Conn) {
 	defer func() { _ = c.Close() }()
-	s, err := net.Dial("tcp", w.to) //nolint:noctx // ends with the client's
+	s, err := net.Dial("tcp", w.to)
 	if err != nil {
 		return
 	}

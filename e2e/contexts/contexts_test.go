@@ -7,7 +7,6 @@ package contexts
 
 import (
 	"context"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,9 +14,6 @@ import (
 
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
-
-// full is whether the tests that take long are run too.
-var full = flag.Bool("full", false, "also run what takes long")
 
 // binary is the program under test; stores is the one that serves object stores, "" where it could not be made.
 var binary, stores, noStores string
@@ -149,7 +145,7 @@ func mustWrite(t *testing.T, name, data string) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(name, []byte(data), 0o644); err != nil { //nolint:gosec // as a context has it
+	if err := os.WriteFile(name, []byte(data), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -20,10 +20,6 @@ import (
 // TestLarge builds from an archive of 2 GiB of which 1 MiB is needed: from a web server that makes it as it goes, where the
 // Dockerfile comes first and where it comes last.
 func TestLarge(t *testing.T) {
-	if !*full {
-		t.Skip("takes long: -full")
-	}
-	testenv.NeedRoot(t)
 	for _, last := range []bool{false, true} {
 		name := "the Dockerfile first"
 		if last {

@@ -73,7 +73,7 @@ git -c user.name=a -c user.email=a@example.com commit -qm 1
 git clone -q --bare . ../context.git
 git rev-parse HEAD
 `
-	cmd := exec.Command("sh", "-c", script, w.dir, w.objects, w.repositories) //nolint:noctx // ends by itself
+	cmd := exec.Command("sh", "-c", script, w.dir, w.objects, w.repositories)
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_DATE=2020-01-01T00:00:00Z", "GIT_COMMITTER_DATE=2020-01-01T00:00:00Z")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -153,7 +153,7 @@ func (w *world) web(t *testing.T, authorization string, versions bool) string {
 // git serves the repository by git's own program, to who has the password.
 func (w *world) git(t *testing.T) string {
 	t.Helper()
-	out, err := exec.Command("git", "--exec-path").Output() //nolint:noctx // ends by itself
+	out, err := exec.Command("git", "--exec-path").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,8 +164,10 @@ func (w *world) git(t *testing.T) string {
 			http.Error(rw, "who are you?", http.StatusUnauthorized)
 			return
 		}
-		(&cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + w.repositories, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=/dev/null",
-			"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}}).ServeHTTP(rw, r)
+		(&cgi.Handler{Path: backend, Env: []string{
+			"GIT_PROJECT_ROOT=" + w.repositories, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=/dev/null",
+			"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
+		}}).ServeHTTP(rw, r)
 	}))
 	t.Cleanup(s.Close)
 	return s.URL + "/context.git"
