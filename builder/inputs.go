@@ -87,6 +87,9 @@ func (b *Builder) gather(r Request, in *inputs) (err error) {
 	for _, s := range in.secrets {
 		b.Log.Mask(string(s))
 	}
+	for _, s := range []string{r.Source.Git.Password, r.Source.Git.Token, r.Source.Azure.Key, r.Source.Azure.SAS} {
+		b.Log.Mask(s)
+	}
 	in.remotes = &remotes{disk: in.disk, secrets: in.secrets, agents: in.agents, knownHosts: fetch.ReadKnownHosts(r.KnownHosts), now: time.Now, say: func(s string) { b.Log.Info(s) }}
 	if r.asks("BUILDKIT_CONTEXT_KEEP_GIT_DIR") {
 		keep := true
