@@ -70,7 +70,7 @@ type Output struct {
 	NoPush                     bool   `split_words:"true" default:"false" param:"SKIP_PUSH" desc:"Build, but push nothing."`
 	TarPath                    string `split_words:"true" desc:"Also write the image to this file, in the form that docker load reads. It holds one platform."`
 	OCILayoutPath              string `split_words:"true" desc:"Also write the image to this directory, as an OCI image layout."`
-	ResultsDir                 string `split_words:"true" flag:"-" desc:"Directory that receives the files IMAGE_DIGEST, IMAGE_URL, IMAGE_REF and IMAGES after everything else has succeeded. None are left by a build that failed; without a push IMAGE_DIGEST is written and the others are empty. Mode check writes LINT.json instead, in BuildKit's format."`
+	ResultsDir                 string `split_words:"true" flag:"-" desc:"Directory that receives the files IMAGE_DIGEST, IMAGE_URL, IMAGE_REF and IMAGES after everything else has succeeded, and SOURCE_COMMIT where the build context came from git. None are left by a build that failed; without a push IMAGE_DIGEST is written and the others are empty. Mode check writes LINT.json instead, in BuildKit's format."`
 	DigestFile                 string `split_words:"true" desc:"File that receives the digest of the image."`
 	ImageNameWithDigestFile    string `split_words:"true" desc:"File that receives REPOSITORY@DIGEST, one line for each destination."`
 	ImageNameTagWithDigestFile string `split_words:"true" desc:"File that receives REPOSITORY:TAG@DIGEST, one line for each destination."`
