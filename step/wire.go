@@ -85,6 +85,7 @@ func registryOptions(cfg *config.Config, log *zap.Logger, out *builder.Log) regi
 		SkipDefaultFallback:     cfg.SkipDefaultRegistryFallback,
 		PushRetries:             cfg.PushRetry,
 		PullRetries:             cfg.ImageDownloadRetry,
+		KeepImmutable:           cfg.PushIgnoreImmutableTagErrors,
 		UserAgent:               "kaniko-go/" + version,
 		Log:                     log,
 		Progress:                builder.TransferProgress(out),

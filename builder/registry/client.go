@@ -45,12 +45,14 @@ type Options struct {
 
 	// The most retries of one operation; 0: as many as the budget allows; negative: none.
 	PushRetries, PullRetries int
-	UserAgent                string // begins the User-Agent header
-	Timing                   Timing
-	Proxy                    func(*http.Request) (*url.URL, error) // nil: by the environment, as everywhere in Go
-	Log                      *zap.Logger                           // nil: silent
-	Progress                 func(Event)                           // called concurrently, must be quick; nil: nobody asks
-	Clock                    Clock                                 // the zero value is the real one
+	// KeepImmutable makes a warning of a registry that refuses to move a tag because tags are immutable there. The image is in the repository by its digest.
+	KeepImmutable bool
+	UserAgent     string // begins the User-Agent header
+	Timing        Timing
+	Proxy         func(*http.Request) (*url.URL, error) // nil: by the environment, as everywhere in Go
+	Log           *zap.Logger                           // nil: silent
+	Progress      func(Event)                           // called concurrently, must be quick; nil: nobody asks
+	Clock         Clock                                 // the zero value is the real one
 }
 
 // Event is one report about a blob on its way.

@@ -159,6 +159,9 @@ func (s *session) firstByte(ctx context.Context, d v1.Hash, size int64) error {
 
 // readBack makes sure that the tag points to the new digest.
 func (m *move) readBack(ctx context.Context) error {
+	if m.kept {
+		return nil
+	}
 	want := m.p.image.root().digest
 	var third v1.Hash
 	err := m.p.client.settle(ctx, func() (bool, error) {

@@ -117,21 +117,22 @@ type LayerCache struct {
 
 // Registry says how registries are talked to.
 type Registry struct {
-	Insecure                    bool      `split_words:"true" default:"false" desc:"Push over plain HTTP if the registry has no HTTPS. Better: KANIKO_INSECURE_REGISTRY."`
-	InsecurePull                bool      `split_words:"true" default:"false" desc:"Pull over plain HTTP if the registry has no HTTPS. Better: KANIKO_INSECURE_REGISTRY."`
-	InsecureRegistry            List      `split_words:"true" param:"INSECURE_REGISTRIES" desc:"Registries, HOST or HOST:PORT, that may be talked to over plain HTTP."`
-	SkipTLSVerify               bool      `split_words:"true" default:"false" desc:"Accept any certificate of any registry. Better: KANIKO_REGISTRY_CERTIFICATE."`
-	SkipTLSVerifyPull           bool      `split_words:"true" default:"false" desc:"Accept any certificate when pulling. Better: KANIKO_REGISTRY_CERTIFICATE."`
-	SkipTLSVerifyRegistry       List      `split_words:"true" param:"SKIP_TLS_VERIFY_REGISTRIES" desc:"Registries, HOST or HOST:PORT, whose certificate is not checked."`
-	RegistryCertificate         HostFiles `split_words:"true" param:"REGISTRY_CERTIFICATES" desc:"HOST=FILE: certificate authority of a registry, PEM."`
-	RegistryClientCert          HostPairs `split_words:"true" param:"REGISTRY_CLIENT_CERTS" desc:"HOST=CERTIFICATE,KEY: client certificate for a registry, PEM files."`
-	RegistryMirror              List      `split_words:"true" param:"REGISTRY_MIRRORS" desc:"Mirrors of Docker Hub, HOST or HOST/PATH, asked in this order before Docker Hub itself."`
-	RegistryMap                 HostLists `split_words:"true" param:"REGISTRY_MAPS" desc:"REGISTRY=MIRROR: mirrors of any registry, asked in this order; several may be joined by semicolons."`
-	SkipDefaultRegistryFallback bool      `split_words:"true" default:"false" desc:"Fail when no mirror has the image instead of asking the registry itself."`
-	PushRetry                   int       `split_words:"true" default:"0" desc:"The most retries of one request of a push, with growing pauses; 0 is as many as fit into five minutes."`
-	ImageDownloadRetry          int       `split_words:"true" default:"0" desc:"The most retries of one request of a pull, with growing pauses; 0 is as many as fit into five minutes."`
-	CredentialHelpers           Helpers   `split_words:"true" desc:"Where credentials are looked for after the docker configuration: env (KANIKO_<HOST>_USER and _PASSWORD), ecr, google, acr, gitlab; all of them if unset; none for nowhere. A cloud is asked only about its own registries. docs/credentials.md has all of it."`
-	SkipPushPermissionCheck     bool      `split_words:"true" default:"false" param:"SKIP_PUSH_PERMISSION_CHECK" desc:"Do not ask the registry before the build whether the push will be permitted."`
+	Insecure                     bool      `split_words:"true" default:"false" desc:"Push over plain HTTP if the registry has no HTTPS. Better: KANIKO_INSECURE_REGISTRY."`
+	InsecurePull                 bool      `split_words:"true" default:"false" desc:"Pull over plain HTTP if the registry has no HTTPS. Better: KANIKO_INSECURE_REGISTRY."`
+	InsecureRegistry             List      `split_words:"true" param:"INSECURE_REGISTRIES" desc:"Registries, HOST or HOST:PORT, that may be talked to over plain HTTP."`
+	SkipTLSVerify                bool      `split_words:"true" default:"false" desc:"Accept any certificate of any registry. Better: KANIKO_REGISTRY_CERTIFICATE."`
+	SkipTLSVerifyPull            bool      `split_words:"true" default:"false" desc:"Accept any certificate when pulling. Better: KANIKO_REGISTRY_CERTIFICATE."`
+	SkipTLSVerifyRegistry        List      `split_words:"true" param:"SKIP_TLS_VERIFY_REGISTRIES" desc:"Registries, HOST or HOST:PORT, whose certificate is not checked."`
+	RegistryCertificate          HostFiles `split_words:"true" param:"REGISTRY_CERTIFICATES" desc:"HOST=FILE: certificate authority of a registry, PEM."`
+	RegistryClientCert           HostPairs `split_words:"true" param:"REGISTRY_CLIENT_CERTS" desc:"HOST=CERTIFICATE,KEY: client certificate for a registry, PEM files."`
+	RegistryMirror               List      `split_words:"true" param:"REGISTRY_MIRRORS" desc:"Mirrors of Docker Hub, HOST or HOST/PATH, asked in this order before Docker Hub itself."`
+	RegistryMap                  HostLists `split_words:"true" param:"REGISTRY_MAPS" desc:"REGISTRY=MIRROR: mirrors of any registry, asked in this order; several may be joined by semicolons."`
+	SkipDefaultRegistryFallback  bool      `split_words:"true" default:"false" desc:"Fail when no mirror has the image instead of asking the registry itself."`
+	PushRetry                    int       `split_words:"true" default:"0" desc:"The most retries of one request of a push, with growing pauses; 0 is as many as fit into five minutes."`
+	PushIgnoreImmutableTagErrors bool      `split_words:"true" default:"false" desc:"A tag that exists already and that the registry does not let anybody move is a warning. The results then have the digest that was built, which is in the repository, and the tag keeps its own."`
+	ImageDownloadRetry           int       `split_words:"true" default:"0" desc:"The most retries of one request of a pull, with growing pauses; 0 is as many as fit into five minutes."`
+	CredentialHelpers            Helpers   `split_words:"true" desc:"Where credentials are looked for after the docker configuration: env (KANIKO_<HOST>_USER and _PASSWORD), ecr, google, acr, gitlab; all of them if unset; none for nowhere. A cloud is asked only about its own registries. docs/credentials.md has all of it."`
+	SkipPushPermissionCheck      bool      `split_words:"true" default:"false" param:"SKIP_PUSH_PERMISSION_CHECK" desc:"Do not ask the registry before the build whether the push will be permitted."`
 }
 
 // Log says what people read.
