@@ -10,6 +10,8 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
   exit 0
 fi
 missing=()
+# Debian's npm cannot stand beside a nodejs that brings its own.
+command -v npm >/dev/null || missing+=(nodejs npm)
 for package in "${wanted[@]}"; do
   dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
 done
