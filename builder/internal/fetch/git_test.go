@@ -544,7 +544,7 @@ func TestGitStalls(t *testing.T) {
 			if !errors.As(err, &e) || !e.Temporary || !errors.Is(err, errStalled) {
 				t.Errorf("got %v", err)
 			}
-			if d := time.Since(start); d > 3*time.Second {
+			if d := time.Since(start); d > 30*time.Second {
 				t.Errorf("it took %s", d)
 			}
 		})

@@ -249,7 +249,7 @@ func TestHTTPFails(t *testing.T) {
 			if strings.Contains(err.Error(), "secret") || strings.ContainsRune(err.Error(), 0x1b) {
 				t.Errorf("%q says too much", err)
 			}
-			if d := time.Since(start); d > 3*time.Second {
+			if d := time.Since(start); d > 30*time.Second {
 				t.Errorf("it took %s", d)
 			}
 		})
