@@ -180,7 +180,7 @@ func TestPublishFaults(t *testing.T) {
 			f := newFake(t)
 			publish(t, f.Host+"/a:v1", old)
 			f.add(tt.fault)
-			res, err := newClient(t, Options{}).Publish(context.Background(), []string{f.Host + "/a:v1"}, img)
+			res, err := newClient(t, unhurried()).Publish(context.Background(), []string{f.Host + "/a:v1"}, img)
 			if tt.class != 0 {
 				wantError(t, err, tt.class, append(tt.says, f.Host+"/a")...)
 				return
@@ -204,6 +204,22 @@ func TestPublishFaults(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// unhurried are options under which nothing depends on how busy the machine is: waits pass at once, and attempts may take long.
+func unhurried() Options {
+	var passed atomic.Int64
+	start := time.Now()
+	return Options{
+		Timing: Timing{FirstDelay: fast.FirstDelay, RetryAfterCap: fast.RetryAfterCap},
+		Clock: Clock{
+			Now: func() time.Time { return start.Add(time.Duration(passed.Load())) },
+			Sleep: func(ctx context.Context, d time.Duration) error {
+				passed.Add(int64(d))
+				return context.Cause(ctx)
+			},
+		},
 	}
 }
 

@@ -38,8 +38,9 @@ func absent(err error) bool {
 }
 
 // settle asks until the answer is final or the time for a registry to become
-// consistent is over; ask returns whether to ask again. Half-way it lets again
-// send the content once more, for registries that answered 201 and lost it.
+// consistent is over; ask returns whether to ask again. After half of it lets again
+// send the content once more, for registries that answered 201 and lost it, and asks after that even if the time is over: one
+// answer may have taken all of it.
 func (c *Client) settle(ctx context.Context, ask func() (wait bool, err error), again func() error) error {
 	total := c.o.Timing.ReadBack
 	deadline := c.o.Clock.Now().Add(total)
@@ -47,18 +48,19 @@ func (c *Client) settle(ctx context.Context, ask func() (wait bool, err error), 
 	repeated := again == nil
 	for {
 		wait, err := ask()
-		if !wait {
+		if !wait || ctx.Err() != nil {
 			return err
 		}
 		left := deadline.Sub(c.o.Clock.Now())
-		if left <= 0 || ctx.Err() != nil {
-			return err
-		}
-		if !repeated && left < total/2 {
+		switch {
+		case !repeated && left < total/2:
 			repeated = true
 			if err := again(); err != nil {
 				return err
 			}
+			left = max(left, delay)
+		case left <= 0:
+			return err
 		}
 		if err := c.o.Clock.Sleep(ctx, min(delay, left)); err != nil {
 			return err
