@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -227,7 +228,7 @@ func (c *Client) session(ctx context.Context, repo name.Repository, d direction,
 			return nil, needed(canonicalHost(repo.RegistryStr()), cred.err)
 		}
 		if err != nil {
-			return nil, &loginError{err: err, credential: cred.source}
+			return nil, &loginError{err: challenge(err), credential: cred.source}
 		}
 		return &session{
 			client:     c,
@@ -265,6 +266,15 @@ type loginError struct {
 
 func (e *loginError) Error() string { return e.err.Error() }
 func (e *loginError) Unwrap() error { return e.err }
+
+// challenge marks how a registry asks for a login when that leads nowhere, now or later: no token server, or one on plain http or at a
+// private address that is not the registry's. ggcr has no types for it.
+func challenge(err error) error {
+	if strings.Contains(err.Error(), "www-authenticate") {
+		return fmt.Errorf("%w: %w", errChallenge, err)
+	}
+	return err
+}
 
 // url returns the address of something in the repository: "manifests", "blobs".
 func (s *session) url(kind, id string) *url.URL {

@@ -3,14 +3,16 @@
 package registry
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"fmt"
-	"net"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,50 +21,73 @@ import (
 
 const dockerRegistry = "/usr/bin/docker-registry"
 
+// distribution is how the real registry runs. The zero value is plain HTTP for everybody.
+type distribution struct {
+	http string // lines of its section http
+	auth string // its section auth, in one line
+}
+
 // startDistribution runs the real registry on loopback.
-func startDistribution(t *testing.T) (host string) {
+func startDistribution(t *testing.T, d distribution) (host string) {
 	t.Helper()
 	if _, err := os.Stat(dockerRegistry); err != nil {
 		t.Skipf("no real registry to test with: %v", err)
 	}
-	ln := listen(t, "127.0.0.1:0")
-	host = ln.Addr().String()
-	_ = ln.Close()
 	dir := t.TempDir()
-	config := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %q}\n", filepath.Join(dir, "data"), host)
+	config := fmt.Sprintf("version: 0.1\nlog: {level: info, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}\nhttp:\n  addr: 127.0.0.1:0\n%s", filepath.Join(dir, "data"), d.http)
+	if d.auth != "" {
+		config += "auth: " + d.auth + "\n"
+	}
 	file := filepath.Join(dir, "config.yml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), dockerRegistry, "serve", file)
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		if t.Failed() {
-			t.Log(said.String())
-		}
 	})
-	for range 100 {
-		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", host)
-		if err == nil {
-			_ = conn.Close()
-			return host
+	return listening(t, log)
+}
+
+// listening reads the log until it tells which port the kernel gave; what follows is drained.
+func listening(t *testing.T, log io.Reader) (host string) {
+	t.Helper()
+	told := regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
+	found := make(chan string, 1)
+	go func() {
+		var said strings.Builder
+		for lines := bufio.NewScanner(log); lines.Scan(); {
+			if m := told.FindStringSubmatch(lines.Text()); m != nil {
+				found <- m[1]
+			} else if said.Len() < 4096 {
+				said.WriteString(lines.Text() + "\n")
+			}
 		}
-		time.Sleep(50 * time.Millisecond)
+		found <- "it ended:\n" + said.String()
+	}()
+	select {
+	case host = <-found:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the registry does not listen after 30 s")
 	}
-	t.Fatal("the registry did not start")
-	return ""
+	if strings.HasPrefix(host, "it ended") {
+		t.Fatal(host)
+	}
+	return host
 }
 
 // The whole way with the server that most people run: probe, push, mount, pull,
 // push again, move a tag.
 func TestDistribution(t *testing.T) {
-	host := startDistribution(t)
+	host := startDistribution(t, distribution{})
 	ctx := context.Background()
 	timing := fast
 	timing.RetryBudget, timing.ReadBack = 10*time.Second, 5*time.Second

@@ -191,7 +191,7 @@ func reasonOf(contentType string, body []byte) (codes []string, reason string) {
 		var said []string
 		for _, e := range structured.Errors {
 			codes = append(codes, e.Code)
-			said = append(said, strings.TrimSuffix(e.Code+": "+e.Message, ": "))
+			said = append(said, strings.Trim(e.Code+": "+e.Message, ": ")) // Artifactory has no code beside some messages
 		}
 		if len(said) > 0 {
 			return codes, escape(strings.Join(said, "; "))
@@ -330,6 +330,8 @@ func (a attempt) classifyStatus(e *Error) {
 		e.Hint = "a proxy in front of the registry limits the size of uploads (for ingress-nginx: proxy-body-size)"
 	case e.Status == http.StatusInsufficientStorage:
 		e.Hint = "the registry's storage or quota is used up"
+	case e.Status == http.StatusNotImplemented, e.Status == http.StatusHTTPVersionNotSupported:
+		e.Hint = "the registry, or a proxy in front of it, does not know this request"
 	case e.Status == http.StatusTooManyRequests:
 		e.Class, e.Hint = Transient, "the registry limits the rate of requests; authenticate, use a mirror, or try later"
 	case e.Status == http.StatusRequestTimeout, e.Status == 499, e.Status >= 500:
@@ -367,7 +369,7 @@ func (a attempt) classifyNetwork(e *Error, err error) {
 	switch {
 	case errors.Is(err, http.ErrSchemeMismatch):
 		e.Class, e.Hint = Refused, "the registry speaks plain http; allow it with KANIKO_INSECURE_REGISTRY="+a.host
-	case errors.Is(err, errPlainHTTP), errors.Is(err, errForeignRealm), errors.Is(err, errRedirect):
+	case errors.Is(err, errPlainHTTP), errors.Is(err, errForeignRealm), errors.Is(err, errRedirect), errors.Is(err, errChallenge):
 		e.Class = Refused
 	case errors.As(err, &unknown):
 		e.Class, e.Hint = Refused, "its certificate authority is not known here; add it with KANIKO_REGISTRY_CERTIFICATE="+a.host+"=FILE"
@@ -384,5 +386,6 @@ var (
 	errPlainHTTP    = errors.New("plain http is not allowed to this host")
 	errForeignRealm = errors.New("the credentials would go to another host")
 	errRedirect     = errors.New("redirect not followed")
+	errChallenge    = errors.New("this way to log in is not followed")
 	errStalled      = errors.New("no byte moved for too long")
 )
