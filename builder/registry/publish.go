@@ -308,32 +308,18 @@ func (m *move) explain(ctx context.Context, err error) error {
 		m.answered = root.digest
 		return nil
 	}
-	if m.p.client.o.KeepImmutable && now != (v1.Hash{}) && immutable(status) {
-		m.kept = true
-		m.p.warn(fmt.Sprintf("%s is immutable and still points to %s; %s is in its repository by digest", m.tag.Name(), now, root.digest))
+	if m.keep(status, now) {
 		return nil
 	}
 	failed := m.a.fail(ctx, err)
 	var e *Error
 	if errors.As(failed, &e) && now != (v1.Hash{}) && e.Class == Refused {
 		e.Hint = fmt.Sprintf("the tag points to %s and was not moved to %s; if tags are immutable here, push another one", now, root.digest)
-	}
-	return failed
-}
-
-// immutable tells whether a registry refuses a tag because it has one digest for ever. There is no code for it: ECR, Harbor, Artifact
-// Registry, Quay, Docker Hub, GitLab, ACR and Artifactory each have words of their own.
-func immutable(e *statusError) bool {
-	if e.status < 400 || e.status >= 500 || e.status == http.StatusUnauthorized || isPassing(e.status) {
-		return false
-	}
-	said := strings.ToLower(e.reason + " " + strings.Join(e.codes, " "))
-	for _, words := range []string{"immutab", "tag_already_exists", "already exists", "cannot be overwritten", "not allowed to overwrite", "cannot overwrite", "writeenabled"} {
-		if strings.Contains(said, words) {
-			return true
+		if immutable(status, true) {
+			e.Hint = fmt.Sprintf("the tag is immutable: it points to %s and cannot be moved to %s; push another one, or make this a warning by KANIKO_PUSH_IGNORE_IMMUTABLE_TAG_ERRORS=true", now, root.digest)
 		}
 	}
-	return false
+	return failed
 }
 
 // tagDigest returns the digest that a tag has, zero when there is none or it may
