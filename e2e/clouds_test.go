@@ -120,6 +120,10 @@ func azureCases(s *cloudtest.Server) []cloudCase {
 	return []cloudCase{
 		{name: "ACR, secret", host: acrHost, env: cloudEnv(s.Azure(), map[string]string{"AZURE_CLIENT_SECRET": s.AzureSecret}), from: "acr (AZURE_CLIENT_SECRET)", asked: append([]string{"azure secret"}, acr...)},
 		{
+			name: "ACR, certificate", host: acrHost, env: cloudEnv(s.Azure(), map[string]string{"AZURE_CLIENT_CERTIFICATE_PATH": "HOME/c.pem"}),
+			files: map[string]string{"c.pem": s.AzureCertificate()}, from: "acr (AZURE_CLIENT_CERTIFICATE_PATH)", asked: append([]string{"azure certificate"}, acr...),
+		},
+		{
 			name: "ACR, federated token", host: acrHost, env: cloudEnv(s.Azure(), map[string]string{"AZURE_FEDERATED_TOKEN_FILE": "HOME/token"}),
 			files: map[string]string{"token": s.Subject + "\n"}, from: "acr (federated token)", asked: append([]string{"azure assertion"}, acr...),
 		},
@@ -137,6 +141,13 @@ func plainCases() []cloudCase {
 		{
 			name: "GitLab's job", host: gitlabHost, env: map[string]string{"CI_REGISTRY": gitlabHost, "CI_JOB_TOKEN": password},
 			user: "gitlab-ci-token", password: password, from: "CI_REGISTRY",
+		},
+		{
+			name: "GitLab's proxy", host: gitlabHost, env: map[string]string{
+				"CI_DEPENDENCY_PROXY_SERVER": gitlabHost + ":443", "CI_DEPENDENCY_PROXY_USER": "gitlab-ci-token", "CI_DEPENDENCY_PROXY_PASSWORD": password,
+				"CI_REGISTRY": "other." + gitlabHost, "CI_REGISTRY_USER": "u", "CI_REGISTRY_PASSWORD": "of-the-other-host",
+			},
+			user: "gitlab-ci-token", password: password, from: "CI_DEPENDENCY_PROXY_SERVER",
 		},
 		{
 			name: "variables in the encoded form", host: dashedHost, env: map[string]string{

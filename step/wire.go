@@ -187,12 +187,19 @@ func logins(cfg *config.Config) []registry.Login {
 	if cfg.CIRegistry != "" && cfg.CredentialHelpers.Has(config.HelperGitLab) {
 		out = append(out, registry.Login{Host: cfg.CIRegistry, Variable: "CI_REGISTRY", User: cfg.CIRegistryUser, Password: cfg.CIRegistryPassword})
 	}
+	if cfg.DependencyProxyServer != "" && cfg.CredentialHelpers.Has(config.HelperGitLab) {
+		out = append(out, registry.Login{
+			Host: cfg.DependencyProxyServer, Variable: "CI_DEPENDENCY_PROXY_SERVER",
+			User: cfg.DependencyProxyUser, Password: cfg.DependencyProxyPassword,
+		})
+	}
 	return out
 }
 
 func azureLogin(cfg *config.Config) registry.AzureLogin {
 	return registry.AzureLogin{
 		TenantID: cfg.AzureTenantID, ClientID: cfg.AzureClientID, ClientSecret: cfg.AzureClientSecret,
+		CertificateFile: cfg.AzureCertificatePath, CertificateKey: cfg.AzureCertificatePassword,
 		FederatedToken: cfg.AzureFederatedToken, FederatedTokenFile: cfg.AzureFederatedTokenFile,
 		AuthorityHost: cfg.AzureAuthorityHost,
 		Endpoint:      cfg.AzureIdentityEndpoint != "" || cfg.AzureMSIEndpoint != "",

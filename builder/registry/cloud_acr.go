@@ -24,11 +24,13 @@ import (
 )
 
 // AzureLogin is the identity that Azure's registries are shown: of an application
-// with a secret, of one that a federated token stands for, or the managed
-// identity of the machine or pod, in this order.
+// with a secret, of one with a certificate, of one that a federated token stands
+// for, or the managed identity of the machine or pod, in this order.
 type AzureLogin struct {
 	TenantID, ClientID string
 	ClientSecret       string
+	CertificateFile    string // with its key, PEM or PKCS #12; read once
+	CertificateKey     string // password of the file
 	FederatedToken     string
 	FederatedTokenFile string // read at each login: it is replaced from time to time
 	AuthorityHost      string // https URL; "": that of the registry's cloud
@@ -49,16 +51,34 @@ type azure struct {
 	client   *http.Client // to the directory; the library repeats by itself
 	registry *http.Client
 	assert   func(context.Context) (string, error)
+
+	certificate []byte // content of the file
+	unread      error  // why there is none
 }
 
 func newACR(o AzureLogin, client, registry *http.Client) *cloud {
-	a := &azure{o: o, client: client, registry: registry}
-	a.assert = a.assertion()
+	a := newAzure(o, client)
+	a.registry = registry
 	return &cloud{
 		name: ACR, helpers: []string{"acr-env", "acr", "acr-login"},
 		owns:  acrHost.MatchString,
 		login: a.login,
 	}
+}
+
+// newAzure reads the files that the options name.
+func newAzure(o AzureLogin, client *http.Client) *azure {
+	a := &azure{o: o, client: client}
+	a.assert = a.assertion()
+	if o.CertificateFile != "" {
+		a.certificate, a.unread = os.ReadFile(o.CertificateFile)
+	}
+	return a
+}
+
+// configured reports whether the options say how to log in.
+func (o AzureLogin) configured() bool {
+	return o.ClientSecret != "" || o.CertificateFile != "" || o.FederatedToken != "" || o.FederatedTokenFile != "" || o.Endpoint
 }
 
 // assertion gives the federated token. The last one read serves where the file
@@ -82,7 +102,7 @@ func (a *azure) assertion() func(context.Context) (string, error) {
 
 // login gets a refresh token of the registry, which is good for three hours.
 func (a *azure) login(ctx context.Context, host string) (token, error) {
-	ambient := a.o.ClientSecret == "" && a.o.FederatedToken == "" && a.o.FederatedTokenFile == "" && !a.o.Endpoint
+	ambient := !a.o.configured()
 	limit := loginLimit
 	if ambient {
 		limit = probeLimit
@@ -91,12 +111,12 @@ func (a *azure) login(ctx context.Context, host string) (token, error) {
 	defer cancel()
 	identity, from, err := a.identity(host)
 	if err != nil {
-		return token{}, &credentialError{name: ACR, reason: from + ": " + shown(err.Error(), a.o.ClientSecret), class: Refused}
+		return token{}, &credentialError{name: ACR, reason: from + ": " + shown(err.Error(), a.o.ClientSecret, a.o.CertificateKey), class: Refused}
 	}
 	access, err := identity.GetToken(short, policy.TokenRequestOptions{Scopes: []string{acrScope}})
 	switch {
 	case err != nil && ambient:
-		return token{}, &noLoginError{"neither AZURE_CLIENT_SECRET nor a federated token is set, and there is no managed identity"}
+		return token{}, &noLoginError{"neither AZURE_CLIENT_SECRET nor a certificate nor a federated token is set, and there is no managed identity"}
 	case err != nil:
 		return token{}, a.failure(from, err)
 	}
@@ -126,6 +146,9 @@ func (a *azure) identity(host string) (azcore.TokenCredential, string, error) {
 		c, err := azidentity.NewClientSecretCredential(a.o.TenantID, a.o.ClientID, a.o.ClientSecret,
 			&azidentity.ClientSecretCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: discover})
 		return c, "AZURE_CLIENT_SECRET", err
+	case a.o.CertificateFile != "":
+		c, err := a.certified(options)
+		return c, "AZURE_CLIENT_CERTIFICATE_PATH", err
 	case a.o.FederatedToken != "" || a.o.FederatedTokenFile != "":
 		c, err := azidentity.NewClientAssertionCredential(a.o.TenantID, a.o.ClientID, a.assert,
 			&azidentity.ClientAssertionCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: discover})
@@ -141,6 +164,19 @@ func (a *azure) identity(host string) (azcore.TokenCredential, string, error) {
 		c, err := azidentity.NewManagedIdentityCredential(o)
 		return c, "managed identity", err
 	}
+}
+
+// certified is the identity of an application that has a certificate.
+func (a *azure) certified(options azcore.ClientOptions) (azcore.TokenCredential, error) {
+	if a.unread != nil {
+		return nil, a.unread
+	}
+	certificates, key, err := azidentity.ParseCertificates(a.certificate, []byte(a.o.CertificateKey))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.o.CertificateFile, err)
+	}
+	return azidentity.NewClientCertificateCredential(a.o.TenantID, a.o.ClientID, certificates, key,
+		&azidentity.ClientCertificateCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: true})
 }
 
 // authority is where the directory of the registry's cloud is.

@@ -215,10 +215,17 @@ func TestAzure(t *testing.T) {
 	if err := os.WriteFile(file, []byte(s.Subject), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	certificate, empty := filepath.Join(t.TempDir(), "certificate.pem"), filepath.Join(t.TempDir(), "empty.pem")
+	for path, content := range map[string]string{certificate: s.AzureCertificate(), empty: ""} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, change := range map[string]func(*AzureLogin){
-		"secret": func(o *AzureLogin) { o.ClientSecret = s.AzureSecret },
-		"token":  func(o *AzureLogin) { o.FederatedToken = s.Subject },
-		"file":   func(o *AzureLogin) { o.FederatedTokenFile = file },
+		"certificate": func(o *AzureLogin) { o.CertificateFile = certificate },
+		"secret":      func(o *AzureLogin) { o.ClientSecret = s.AzureSecret },
+		"token":       func(o *AzureLogin) { o.FederatedToken = s.Subject },
+		"file":        func(o *AzureLogin) { o.FederatedTokenFile = file },
 	} {
 		if got, err := login(change); err != nil || got.auth.IdentityToken == "" || time.Until(got.expires) < 30*time.Minute {
 			t.Errorf("%s: %+v, %v", name, got.from, err)
@@ -226,6 +233,8 @@ func TestAzure(t *testing.T) {
 	}
 	for want, change := range map[string]func(*AzureLogin){
 		"AZURE_CLIENT_SECRET: 401 invalid_client: AADSTS7000215: Invalid client secret provided: xxxxx":  func(o *AzureLogin) { o.ClientSecret = "planted-secret" },
+		"AZURE_CLIENT_CERTIFICATE_PATH: open /nonexistent/c.pem: no such file or directory":              func(o *AzureLogin) { o.CertificateFile = "/nonexistent/c.pem" },
+		"AZURE_CLIENT_CERTIFICATE_PATH: " + empty:                                                        func(o *AzureLogin) { o.CertificateFile, o.CertificateKey = empty, "planted-password" },
 		"federated token: 401 invalid_client: AADSTS7000215":                                             func(o *AzureLogin) { o.FederatedToken = "planted-token" },
 		"federated token: ClientAssertionCredential: open /nonexistent/token: no such file or directory": func(o *AzureLogin) { o.FederatedTokenFile = "/nonexistent/token" },
 		"AZURE_CLIENT_SECRET: invalid tenantID":                                                          func(o *AzureLogin) { o.ClientSecret, o.TenantID = s.AzureSecret, "" },

@@ -59,14 +59,13 @@ func GoogleToken(ctx context.Context, o GoogleLogin) (string, error) {
 // TokenCredential is the login for a service of Azure's whose host is given, nil where none is configured. The managed identity
 // of a machine that says nothing of it is not looked for.
 func (o AzureLogin) TokenCredential(host string) (azcore.TokenCredential, error) {
-	if o.ClientSecret == "" && o.FederatedToken == "" && o.FederatedTokenFile == "" && !o.Endpoint {
+	if !o.configured() {
 		return nil, nil //nolint:nilnil // as the comment says
 	}
-	a := &azure{o: o, client: &http.Client{CheckRedirect: noRedirect}}
-	a.assert = a.assertion()
+	a := newAzure(o, &http.Client{CheckRedirect: noRedirect})
 	c, from, err := a.identity(host)
 	if err != nil {
-		return nil, storeError("azure", &credentialError{name: ACR, reason: from + ": " + shown(err.Error(), o.ClientSecret), class: Refused})
+		return nil, storeError("azure", &credentialError{name: ACR, reason: from + ": " + shown(err.Error(), o.ClientSecret, o.CertificateKey), class: Refused})
 	}
 	return c, nil
 }

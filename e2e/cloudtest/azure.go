@@ -3,6 +3,10 @@
 package cloudtest
 
 import (
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"net/http"
 	"strings"
 	"time"
@@ -17,6 +21,17 @@ const (
 // Azure are the variables of the application, without proof of being it.
 func (s *Server) Azure() map[string]string {
 	return map[string]string{"AZURE_TENANT_ID": Tenant, "AZURE_CLIENT_ID": Client, "AZURE_AUTHORITY_HOST": s.Directory}
+}
+
+// AzureCertificate is the file with the application's certificate and key.
+func (s *Server) AzureCertificate() string {
+	now := time.Now()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &s.key.PublicKey, s.key)
+	if err != nil {
+		panic(err) // of a key that was made here
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})) + string(s.privateKey())
 }
 
 // AzureManaged are the variables of a managed identity.
@@ -41,6 +56,8 @@ func (s *Server) directory() http.Handler {
 			way = "azure secret"
 		case r.FormValue("client_assertion") == s.Subject:
 			way = "azure assertion"
+		case s.verifyPSS(r.FormValue("client_assertion")) == nil:
+			way = "azure certificate"
 		}
 		if way == "" {
 			answer(w, http.StatusUnauthorized, map[string]string{

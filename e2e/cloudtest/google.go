@@ -59,16 +59,34 @@ func (s *Server) googleKey(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) verify(jwt string) error {
-	parts := strings.Split(jwt, ".")
-	if len(parts) != 3 {
-		return errors.New("not a JWT")
-	}
-	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
+	sum, signature, err := signed(jwt)
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
-	return rsa.VerifyPKCS1v15(&s.key.PublicKey, crypto.SHA256, sum[:], signature)
+	return rsa.VerifyPKCS1v15(&s.key.PublicKey, crypto.SHA256, sum, signature)
+}
+
+// verifyPSS is for those who sign with the newer padding, as Azure's library does.
+func (s *Server) verifyPSS(jwt string) error {
+	sum, signature, err := signed(jwt)
+	if err != nil {
+		return err
+	}
+	return rsa.VerifyPSS(&s.key.PublicKey, crypto.SHA256, sum, signature, nil)
+}
+
+// signed is what a JSON web token's signature is of, and the signature.
+func signed(jwt string) (sum, signature []byte, err error) {
+	parts := strings.Split(jwt, ".")
+	if len(parts) != 3 {
+		return nil, nil, errors.New("not a JWT")
+	}
+	signature, err = base64.RawURLEncoding.DecodeString(parts[2])
+	if err != nil {
+		return nil, nil, err
+	}
+	digest := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
+	return digest[:], signature, nil
 }
 
 func (s *Server) googleSTS(w http.ResponseWriter, r *http.Request) {

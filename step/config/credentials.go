@@ -49,6 +49,8 @@ type Identities struct {
 	AzureTenantID                string `envconfig:"AZURE_TENANT_ID" desc:"For azurecr.io: the directory of the application."`
 	AzureClientID                string `envconfig:"AZURE_CLIENT_ID" desc:"For azurecr.io: the application, or the managed identity."`
 	AzureClientSecret            string `envconfig:"AZURE_CLIENT_SECRET" secret:"true" desc:"For azurecr.io: the application's secret."`
+	AzureCertificatePath         string `envconfig:"AZURE_CLIENT_CERTIFICATE_PATH" desc:"For azurecr.io, without a secret: file with the application's certificate and its key, PEM or PKCS #12."`
+	AzureCertificatePassword     string `envconfig:"AZURE_CLIENT_CERTIFICATE_PASSWORD" secret:"true" desc:"For azurecr.io: password of that file."`
 	AzureFederatedToken          string `envconfig:"AZURE_FEDERATED_TOKEN" secret:"true" desc:"For azurecr.io: a token that stands for the application."`
 	AzureFederatedTokenFile      string `envconfig:"AZURE_FEDERATED_TOKEN_FILE" desc:"For azurecr.io: file with that token, as workload identity mounts it."`
 	AzureAuthorityHost           string `envconfig:"AZURE_AUTHORITY_HOST" desc:"For azurecr.io: https URL of the directory; that of the registry's cloud if unset."`
@@ -60,6 +62,9 @@ type Identities struct {
 	CIRegistryUser               string `envconfig:"CI_REGISTRY_USER" desc:"Set by GitLab: a user for it."`
 	CIRegistryPassword           string `envconfig:"CI_REGISTRY_PASSWORD" secret:"true" desc:"Set by GitLab: that user's password."`
 	CIJobToken                   string `envconfig:"CI_JOB_TOKEN" secret:"true" desc:"Set by GitLab: serves where there is no CI_REGISTRY_PASSWORD."`
+	DependencyProxyServer        string `envconfig:"CI_DEPENDENCY_PROXY_SERVER" desc:"Set by GitLab: the host of its proxy for Docker Hub's images, for which the next two are."`
+	DependencyProxyUser          string `envconfig:"CI_DEPENDENCY_PROXY_USER" desc:"Set by GitLab: a user for it."`
+	DependencyProxyPassword      string `envconfig:"CI_DEPENDENCY_PROXY_PASSWORD" secret:"true" desc:"Set by GitLab: that user's password."`
 
 	// HostLogins are the pairs of KANIKO_<HOST>_USER and KANIKO_<HOST>_PASSWORD.
 	HostLogins []HostLogin `ignored:"true"`
@@ -110,7 +115,7 @@ func (i *Identities) resolve() {
 // whether it is there or not.
 func (c *Config) CredentialFiles() []string {
 	files := []string{
-		c.CredentialsFile(), c.GoogleApplicationCredentials, c.AzureFederatedTokenFile, c.AWSConfigFile, c.AWSSharedCredentialsFile,
+		c.CredentialsFile(), c.GoogleApplicationCredentials, c.AzureCertificatePath, c.AzureFederatedTokenFile, c.AWSConfigFile, c.AWSSharedCredentialsFile,
 	}
 	if c.Home != "" {
 		files = append(files, filepath.Join(c.Home, ".aws", "credentials"), filepath.Join(c.Home, ".aws", "config"),
