@@ -82,6 +82,7 @@ func registryOptions(cfg *config.Config, log *zap.Logger, out *builder.Log) regi
 		ClientCerts:             map[string]registry.ClientCert{},
 		Mirrors:                 cfg.RegistryMirror,
 		Maps:                    cfg.RegistryMap,
+		TokenRealms:             cfg.RegistryTokenRealm,
 		SkipDefaultFallback:     cfg.SkipDefaultRegistryFallback,
 		PushRetries:             cfg.PushRetry,
 		PullRetries:             cfg.ImageDownloadRetry,

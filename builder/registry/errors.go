@@ -369,7 +369,9 @@ func (a attempt) classifyNetwork(e *Error, err error) {
 	switch {
 	case errors.Is(err, http.ErrSchemeMismatch):
 		e.Class, e.Hint = Refused, "the registry speaks plain http; allow it with KANIKO_INSECURE_REGISTRY="+a.host
-	case errors.Is(err, errPlainHTTP), errors.Is(err, errForeignRealm), errors.Is(err, errRedirect), errors.Is(err, errChallenge):
+	case errors.Is(err, errForeignRealm):
+		e.Class, e.Hint = Refused, "if that server may have them, name it in KANIKO_REGISTRY_TOKEN_REALM"
+	case errors.Is(err, errPlainHTTP), errors.Is(err, errRedirect), errors.Is(err, errChallenge):
 		e.Class = Refused
 	case errors.As(err, &unknown):
 		e.Class, e.Hint = Refused, "its certificate authority is not known here; add it with KANIKO_REGISTRY_CERTIFICATE="+a.host+"=FILE"

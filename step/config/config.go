@@ -127,6 +127,7 @@ type Registry struct {
 	RegistryClientCert           HostPairs `split_words:"true" param:"REGISTRY_CLIENT_CERTS" desc:"HOST=CERTIFICATE,KEY: client certificate for a registry, PEM files."`
 	RegistryMirror               List      `split_words:"true" param:"REGISTRY_MIRRORS" desc:"Mirrors of Docker Hub, HOST or HOST/PATH, asked in this order before Docker Hub itself."`
 	RegistryMap                  HostLists `split_words:"true" param:"REGISTRY_MAPS" desc:"REGISTRY=MIRROR: mirrors of any registry, asked in this order; several may be joined by semicolons."`
+	RegistryTokenRealm           List      `split_words:"true" desc:"Token servers, HOST or HOST:PORT, outside the domain of their registry that may be sent its credentials."`
 	SkipDefaultRegistryFallback  bool      `split_words:"true" default:"false" desc:"Fail when no mirror has the image instead of asking the registry itself."`
 	PushRetry                    int       `split_words:"true" default:"0" desc:"The most retries of one request of a push, with growing pauses; 0 is as many as fit into five minutes."`
 	PushIgnoreImmutableTagErrors bool      `split_words:"true" default:"false" desc:"A tag that exists already and that the registry does not let anybody move is a warning. The results then have the digest that was built, which is in the repository, and the tag keeps its own."`
