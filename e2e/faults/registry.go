@@ -64,7 +64,7 @@ func (p Point) String() string {
 	return strings.TrimSpace(fmt.Sprintf("%s %s %s", p.Repo, p.Kind, when))
 }
 
-// Login is who may do everything here.
+// User may do everything here, with Password.
 const (
 	User     = "user"
 	Password = "Passw0rd-of-the-faulty-registry"
@@ -165,7 +165,7 @@ func (r *Registry) guarded(w http.ResponseWriter, req *http.Request) {
 	r.serve(w, req)
 }
 
-// due tells whether the fault happens at a request; only counting requests are counted.
+// due tells whether the fault happens at a request, which is counted if count says so: one is looked at before its token is.
 func (r *Registry) due(req *http.Request, count bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
