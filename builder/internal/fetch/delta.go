@@ -10,53 +10,48 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+	"github.com/go-git/go-git/v6/plumbing"
 )
 
 // deltaInMemory is how long a delta may be to be held in memory while it is applied.
 const deltaInMemory = 4 << 20
 
-// delta applies the delta at which the scanner stands.
-func (u *unpacker) delta(h *packfile.ObjectHeader, base object) (plumbing.Hash, error) {
+// delta applies a delta, whose bytes come from r.
+func (u *unpacker) delta(e *packedObject, r *packReader, base object) (plumbing.Hash, error) {
 	var buf bytes.Buffer
 	var src io.Reader = &buf
 	var sink io.Writer = &buf
-	if h.Length > deltaInMemory {
+	if e.size > deltaInMemory {
 		f, err := u.scratch()
 		if err != nil {
 			return plumbing.ZeroHash, local(err)
 		}
 		defer func() { _ = f.Close() }()
-		sink, src = localWriter{f}, io.NewSectionReader(f, 0, h.Length)
+		sink, src = localWriter{f}, io.NewSectionReader(f, 0, e.size)
 	}
-	n, crc, err := u.scanner.NextObject(sink)
-	if err != nil {
+	if err := u.inflate(sink, r, e.size); err != nil {
 		return plumbing.ZeroHash, err
 	}
-	if n != h.Length {
-		return plumbing.ZeroHash, fmt.Errorf("%w: a delta has %d bytes, not %d", errPack, n, h.Length)
-	}
+	end := r.position()
 	if err := u.w.Flush(); err != nil {
 		return plumbing.ZeroHash, err
 	}
-	r := bufio.NewReader(src)
-	from, err := binary.ReadUvarint(r)
+	d := bufio.NewReader(src)
+	from, err := binary.ReadUvarint(d)
 	if err != nil || from != uint64(base.size) {
 		return plumbing.ZeroHash, fmt.Errorf("%w: a delta is not for its base", errPack)
 	}
-	size, err := binary.ReadUvarint(r)
+	size, err := binary.ReadUvarint(d)
 	if err != nil || size > uint64(u.max) {
 		return plumbing.ZeroHash, fmt.Errorf("%w: the repository's objects have more than %d bytes", ErrLimit, u.max)
 	}
-	hash, obj, err := u.append(base.kind, int64(size), func(w io.Writer) error {
-		return patch(w, u.reader(base), r, int64(size))
+	hash, obj, err := u.append(u.format, base.kind, int64(size), func(w io.Writer) error {
+		return patch(w, u.reader(base), d, int64(size))
 	})
 	if err != nil {
 		return plumbing.ZeroHash, err
 	}
-	u.done(h, hash, obj, crc)
-	return hash, nil
+	return hash, u.done(e, end, hash, obj)
 }
 
 // patch carries out the instructions of a delta: copy a range of the base, or insert what follows (gitformat-pack(5)).

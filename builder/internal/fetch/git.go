@@ -10,7 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v6/plumbing"
+	formatcfg "github.com/go-git/go-git/v6/plumbing/format/config"
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/store"
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
@@ -89,13 +90,13 @@ func ResolveGit(ctx context.Context, rawURL string, o GitOptions) (Commit, error
 	}
 	if !ok {
 		err = g.journey(ctx, g.url.remote, func(ctx context.Context) error {
-			s, adv, err := g.connect(ctx, g.url.remote)
+			ctx, s, err := g.connect(ctx, g.url.remote)
 			if err != nil {
 				return err
 			}
-			defer func() { _ = s.Close() }()
-			t, err = choose(adv, g.url)
-			return err
+			defer s.close()
+			t, err = s.choose(ctx, g.url.Ref)
+			return stalled(ctx, err)
 		})
 		if err != nil {
 			return Commit{}, g.fail(ctx, err)
@@ -246,11 +247,11 @@ func (g *git) fetchTop(ctx context.Context) (*repository, error) {
 			return nil, err
 		}
 	}
-	return g.fetch(ctx, g.url.remote, func(adv *advertisement) (target, error) {
+	return g.fetch(ctx, g.url.remote, func(ctx context.Context, s *session) (target, error) {
 		if fixed {
 			return t, nil
 		}
-		t, err := choose(adv, g.url)
+		t, err := s.choose(ctx, g.url.Ref)
 		if err != nil {
 			return target{}, err
 		}
@@ -274,10 +275,7 @@ func (g *git) named() (t target, ok bool, err error) {
 	default:
 		return target{}, false, nil
 	}
-	if len(sha) != 2*len(plumbing.Hash{}) {
-		return target{}, false, fmt.Errorf("%w: repositories with SHA-256 object names are not supported", errors.ErrUnsupported)
-	}
-	t.want, t.bySHA = plumbing.NewHash(sha), true
+	t.want, t.bySHA = plumbing.FromHex(sha)
 	return t, true, nil
 }
 
@@ -336,13 +334,14 @@ func (g *git) peel(r *repository) (Commit, error) {
 type repository struct {
 	remote remote
 	target target
+	// format is the kind of its objects' names: SHA-1 or SHA-256.
+	format formatcfg.ObjectFormat
 	commit plumbing.Hash
 	tree   plumbing.Hash
 	// shallow are the commits whose parents were left out.
 	shallow []plumbing.Hash
-	// pack is kept for a .git directory only.
-	pack *os.File
-	// entries are the objects of the pack, for its index.
+	// pack and packed, what its index will list, are kept for a .git directory only.
+	pack   *os.File
 	packed *packIndex
 }
 

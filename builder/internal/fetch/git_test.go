@@ -4,6 +4,7 @@ package fetch
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 )
@@ -28,7 +29,8 @@ import (
 // forge is a git server with repositories made by the git program.
 type forge struct {
 	*httptest.Server
-	dir string
+	dir  string
+	kind forgeKind
 
 	mu sync.Mutex
 	// auth is what a request must have as its Authorization; "" means none is asked for.
@@ -40,6 +42,34 @@ type forge struct {
 
 // commitTime is when all commits of tests are made.
 const commitTime = 1600000000
+
+// forgeKind is what tells servers and repositories apart.
+type forgeKind struct {
+	// old is a server that knows the older protocol only.
+	old bool
+	// format is that of objects' names, "" is git's default.
+	format string
+}
+
+func (k forgeKind) String() string {
+	s := "protocol 2"
+	if k.old {
+		s = "protocol 0"
+	}
+	return s + ", " + cmp.Or(k.format, "sha1")
+}
+
+// eachForge runs a test with all kinds of servers.
+func eachForge(t *testing.T, test func(*testing.T, *forge)) {
+	t.Helper()
+	for _, k := range []forgeKind{{}, {old: true}, {format: "sha256"}, {true, "sha256"}} {
+		t.Run(k.String(), func(t *testing.T) {
+			f := newForge(t)
+			f.kind = k
+			test(t, f)
+		})
+	}
+}
 
 func newForge(t *testing.T) *forge {
 	t.Helper()
@@ -65,6 +95,9 @@ func newForge(t *testing.T) *forge {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
+		if f.kind.old {
+			r.Header.Del("Git-Protocol")
+		}
 		backend.ServeHTTP(w, r)
 	})
 	return f
@@ -80,7 +113,7 @@ type work struct {
 func (f *forge) create(t *testing.T, name string) *work {
 	t.Helper()
 	w := &work{t: t, dir: filepath.Join(t.TempDir(), "work"), bare: filepath.Join(f.dir, name+".git")}
-	w.run("init", "-q", "-b", "main", w.dir)
+	w.run("init", "-q", "-b", "main", "--object-format="+cmp.Or(f.kind.format, "sha1"), w.dir)
 	return w
 }
 
@@ -204,8 +237,10 @@ func history(t *testing.T, f *forge) past {
 	return past{w, first, middle, second, tag, other}
 }
 
-func TestGit(t *testing.T) {
-	f := newForge(t)
+func TestGit(t *testing.T) { eachForge(t, testGit) }
+
+func testGit(t *testing.T, f *forge) {
+	t.Helper()
 	h := history(t, f)
 	first, second, tag, other := h.first, h.second, h.tag, h.other
 	base := f.URL + "/r.git"
@@ -249,11 +284,11 @@ func TestGit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, list(t, got)); diff != "" {
+			if diff := gocmp.Diff(tt.want, list(t, got)); diff != "" {
 				t.Error(diff)
 			}
 			tt.commit.Time = at
-			if diff := cmp.Diff(tt.commit, c); diff != "" {
+			if diff := gocmp.Diff(tt.commit, c); diff != "" {
 				t.Error(diff)
 			}
 			if ino, err := got.Stat("/"); err != nil || ino.MTime != 1700000000 || ino.Mode != 0o755 {
@@ -271,8 +306,10 @@ func TestGit(t *testing.T) {
 }
 
 // TestGitShallow looks at what is downloaded: one commit where the server permits, for SHAs too.
-func TestGitShallow(t *testing.T) {
-	f := newForge(t)
+func TestGitShallow(t *testing.T) { eachForge(t, testGitShallow) }
+
+func testGitShallow(t *testing.T, f *forge) {
+	t.Helper()
 	h := history(t, f)
 	commits := func(ref string) int {
 		g, err := newGit(f.URL+"/r.git#"+ref, gitOptions())
@@ -291,14 +328,20 @@ func TestGitShallow(t *testing.T) {
 		}
 		return n
 	}
+	if f.kind == (forgeKind{true, "sha256"}) {
+		if n := commits("feature/x"); n != 4 { // see mayBeShallow
+			t.Errorf("a branch brought %d commits", n)
+		}
+		return
+	}
 	if n := commits("feature/x"); n != 1 {
 		t.Errorf("a branch brought %d commits", n)
 	}
 	if n := commits(h.first); n != 1 {
 		t.Errorf("a SHA at a tag brought %d commits", n)
 	}
-	if n := commits(h.middle); n != 4 {
-		t.Errorf("a SHA that the server does not give out brought %d commits, not the whole history", n)
+	if n := commits(h.middle); f.kind.old && n != 4 || !f.kind.old && n != 1 {
+		t.Errorf("a SHA that only a server of protocol 2 gives out brought %d commits", n)
 	}
 	h.run("-C", h.bare, "config", "uploadpack.allowReachableSHA1InWant", "true")
 	if n := commits(h.middle); n != 1 {
@@ -332,8 +375,10 @@ func TestGitTimes(t *testing.T) {
 }
 
 // TestGitKeepsGitDir writes the result to a disk and lets git judge it.
-func TestGitKeepsGitDir(t *testing.T) {
-	f := newForge(t)
+func TestGitKeepsGitDir(t *testing.T) { eachForge(t, testGitKeepsGitDir) }
+
+func testGitKeepsGitDir(t *testing.T, f *forge) {
+	t.Helper()
 	h := history(t, f)
 	first, second := h.first, h.second
 	for _, tt := range []struct{ name, ref, head string }{
@@ -365,7 +410,9 @@ func TestGitKeepsGitDir(t *testing.T) {
 				in.run("rev-parse", c.Ref)
 			}
 			// And git can go on from there.
-			in.run("fetch", "-q", "--unshallow", h.bare)
+			if _, err := got.Lookup(".git/shallow"); err == nil {
+				in.run("fetch", "-q", "--unshallow", h.bare)
+			}
 		})
 	}
 }
@@ -413,7 +460,7 @@ func TestGitFails(t *testing.T) {
 		{name: "checksums", url: base + "?checksum=" + second, change: func(o *GitOptions) { o.Checksum = none }, text: "checksum mismatch"},
 		{name: "keep twice", url: base + "?keep-git-dir=true", change: func(o *GitOptions) { o.KeepGitDir = &no }, text: "inconsistent keep-git-dir"},
 		{name: "by commit", url: base + "?fetch-by-commit&checksum=" + second[:8], text: "requires a full commit SHA"},
-		{name: "SHA-256", url: base + "#" + strings.Repeat("1", 64), is: errors.ErrUnsupported},
+		{name: "SHA-256", url: base + "#" + strings.Repeat("1", 64), text: "no name of an object in a repository of sha1"},
 		{name: "no subdirectory", url: base + "#main:nowhere", is: os.ErrNotExist},
 		{name: "subdirectory by a link", url: base + "#main:link", text: "non-directory"},
 		{name: "subdirectory is a file", url: base + "#main:f", text: "non-directory"},
@@ -562,7 +609,7 @@ func TestGitRetriesAndCancels(t *testing.T) {
 		w.WriteHeader(http.StatusBadGateway)
 		return true
 	}
-	if _, _, err := Git(t.Context(), newStore(t), f.URL+"/r.git", gitOptions()); err != nil || n != 4 {
+	if _, _, err := Git(t.Context(), newStore(t), f.URL+"/r.git", gitOptions()); err != nil || n != 5 {
 		t.Errorf("got %v after %d requests", err, n)
 	}
 	cause := errors.New("enough")

@@ -8,9 +8,10 @@ import (
 	"io"
 	"strings"
 
-	"github.com/go-git/go-git/v5/plumbing/filemode"
-	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
-	"github.com/go-git/go-git/v5/plumbing/format/index"
+	"github.com/go-git/go-git/v6/plumbing/filemode"
+	formatcfg "github.com/go-git/go-git/v6/plumbing/format/config"
+	"github.com/go-git/go-git/v6/plumbing/format/idxfile"
+	"github.com/go-git/go-git/v6/plumbing/format/index"
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 )
@@ -28,7 +29,7 @@ func (w *worktree) gitDir() (*tree.Inode, error) {
 	}
 	root := []tree.Entry{
 		{Name: "HEAD", Inode: w.text(w.repo.commit.String() + "\n")},
-		{Name: "config", Inode: w.text(gitConfig(w.repo.remote))},
+		{Name: "config", Inode: w.text(gitConfig(w.repo))},
 		{Name: "index", Inode: list},
 		w.sub("objects", w.sub("info"), w.sub("pack",
 			tree.Entry{Name: name + ".pack", Inode: pack}, tree.Entry{Name: name + ".idx", Inode: idx})),
@@ -77,10 +78,14 @@ func (w *worktree) refs() tree.Entry {
 }
 
 // gitConfig quotes the address, in which a quote or backslash cannot be (it is escaped for http, and checked here for the rest).
-func gitConfig(r remote) string {
-	url := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(r.String())
-	return "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n" +
-		"[remote \"origin\"]\n\turl = \"" + url + "\"\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n"
+func gitConfig(r *repository) string {
+	url := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(r.remote.String())
+	version, extensions := formatcfg.Version0, ""
+	if r.format != formatcfg.SHA1 {
+		version, extensions = formatcfg.Version1, "[extensions]\n\tobjectformat = "+r.format.String()+"\n"
+	}
+	return "[core]\n\trepositoryformatversion = " + version + "\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n" +
+		extensions + "[remote \"origin\"]\n\turl = \"" + url + "\"\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n"
 }
 
 // packFiles are the pack and its index.
@@ -101,8 +106,7 @@ func (w *worktree) packFiles() (name string, pack, idx *tree.Inode, err error) {
 		return "", nil, nil, fmt.Errorf("pack index: %w", err)
 	}
 	idx, err = w.spooled(0o444, func(out io.Writer) error {
-		_, err := idxfile.NewEncoder(out).Encode(table)
-		return err
+		return idxfile.Encode(out, newHash(w.repo.format), table)
 	})
 	if err != nil {
 		return "", nil, nil, err
@@ -111,7 +115,7 @@ func (w *worktree) packFiles() (name string, pack, idx *tree.Inode, err error) {
 	if err != nil {
 		return "", nil, nil, local(err)
 	}
-	if err := checkPack(w.repo.pack, size); err != nil {
+	if err := checkPack(w.repo.pack, size, newHash(w.repo.format)); err != nil {
 		return "", nil, nil, err
 	}
 	pack = tree.NewFile(w.meta(0o444), size, &section{file: w.repo.pack, size: size})
@@ -136,7 +140,7 @@ func (w *worktree) spooled(mode uint16, fill func(io.Writer) error) (*tree.Inode
 // looks at the contents once.
 func (w *worktree) indexFile() (*tree.Inode, error) {
 	var b bytes.Buffer
-	if err := index.NewEncoder(&b).Encode(&index.Index{Version: 2, Entries: w.files}); err != nil {
+	if err := index.NewEncoder(&b, newHash(w.repo.format)).Encode(&index.Index{Version: 2, Entries: w.files}); err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
 	return w.spooled(0o644, func(out io.Writer) error {

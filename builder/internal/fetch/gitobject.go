@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v6/plumbing"
 )
 
 // Sizes of objects that are read whole.
@@ -33,10 +33,10 @@ func (o *objects) commit(h plumbing.Hash) (commitInfo, error) {
 	var info commitInfo
 	for line, rest, more := cutLine(b); more && line != ""; line, rest, more = cutLine(rest) {
 		key, value, _ := strings.Cut(line, " ")
-		switch {
-		case key == "tree" && plumbing.IsHash(value):
-			info.tree = plumbing.NewHash(value)
-		case key == "committer":
+		switch key {
+		case "tree":
+			info.tree = sameKind(h, value)
+		case "committer":
 			info.time = signatureTime(value)
 		}
 	}
@@ -53,10 +53,21 @@ func (o *objects) tag(h plumbing.Hash) (plumbing.Hash, error) {
 		return plumbing.ZeroHash, err
 	}
 	line, _, _ := cutLine(b)
-	if value, ok := strings.CutPrefix(line, "object "); ok && plumbing.IsHash(value) {
-		return plumbing.NewHash(value), nil
+	if value, ok := strings.CutPrefix(line, "object "); ok {
+		if to := sameKind(h, value); !to.IsZero() {
+			return to, nil
+		}
 	}
 	return plumbing.ZeroHash, fmt.Errorf("%w: tag %s has no object", errPack, h)
+}
+
+// sameKind reads the name of an object that another names; zero if it is none of the same kind.
+func sameKind(h plumbing.Hash, value string) plumbing.Hash {
+	to, ok := plumbing.FromHex(value)
+	if !ok || len(value) != h.HexSize() {
+		return plumbing.ZeroHash
+	}
+	return to
 }
 
 func cutLine(b []byte) (line string, rest []byte, ok bool) {
@@ -106,7 +117,7 @@ func (o *objects) tree(h plumbing.Hash) ([]treeEntry, error) {
 	seen := map[string]bool{}
 	for len(b) > 0 {
 		head, rest, ok := bytes.Cut(b, []byte{0})
-		if !ok || len(rest) < len(plumbing.Hash{}) {
+		if !ok || len(rest) < h.Size() {
 			return nil, fmt.Errorf("%w: tree %s is cut off", errPack, h)
 		}
 		modeText, name, _ := strings.Cut(string(head), " ")
@@ -122,9 +133,9 @@ func (o *objects) tree(h plumbing.Hash) ([]treeEntry, error) {
 		}
 		seen[name] = true
 		e := treeEntry{mode: uint32(mode), name: name}
-		copy(e.hash[:], rest)
+		e.hash, _ = plumbing.FromBytes(rest[:h.Size()])
 		entries = append(entries, e)
-		b = rest[len(e.hash):]
+		b = rest[h.Size():]
 	}
 	return entries, nil
 }

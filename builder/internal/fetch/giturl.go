@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/go-git/go-git/v5/plumbing/transport"
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/moby/buildkit/util/gitutil"
 )
@@ -143,17 +142,16 @@ func (r remote) String() string {
 }
 
 // endpoint is what the transports take. It has no password: see authorization.
-func (r remote) endpoint() *transport.Endpoint {
-	n, _ := r.port() // checked by parseRemote
-	ep := &transport.Endpoint{Protocol: r.scheme, Host: r.hostname(), Port: n, Path: r.path}
-	if r.scheme == "ssh" {
-		ep.User = r.user
-		return ep
+func (r remote) endpoint() *url.URL {
+	u := &url.URL{Scheme: r.scheme, Host: r.host, Path: r.path}
+	if r.scheme == "ssh" && r.user != "" {
+		u.User = url.User(r.user)
 	}
-	if strings.Contains(ep.Host, ":") && r.isHTTP() {
-		ep.Host = "[" + ep.Host + "]"
+	if r.isHTTP() {
+		u.Path, _ = url.PathUnescape(r.path) // escaped by us
+		u.RawPath = r.path
 	}
-	return ep
+	return u
 }
 
 // authorization is the header value for the credentials in the address itself.

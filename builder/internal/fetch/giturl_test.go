@@ -140,7 +140,7 @@ func FuzzParseGitURL(f *testing.F) {
 		if strings.HasPrefix(u.Ref, "-") || strings.Contains(u.Ref, "..") || strings.HasPrefix(u.Subdir, "/") || strings.Contains("/"+u.Subdir+"/", "/../") {
 			t.Errorf("%q: ref %q, subdir %q", with, u.Ref, u.Subdir)
 		}
-		if ep := u.remote.endpoint(); strings.HasPrefix(ep.Host, "-") || ep.Password != "" || strings.ContainsAny(ep.String(), "\r\n") {
+		if ep := u.remote.endpoint(); strings.HasPrefix(ep.Host, "-") || strings.Contains(ep.User.String(), ":") || strings.ContainsAny(ep.String(), "\r\n") {
 			t.Errorf("%q: endpoint %q", with, ep)
 		}
 		if r, err := u.remote.sibling(sub); err == nil {

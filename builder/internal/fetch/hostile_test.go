@@ -16,15 +16,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v6/plumbing"
+	formatcfg "github.com/go-git/go-git/v6/plumbing/format/config"
 	"github.com/google/go-cmp/cmp"
 )
 
 // serveTree serves a commit of a tree object, however strange, that git itself would not serve, and more objects.
 func serveTree(t *testing.T, root string, more ...packObject) string {
 	t.Helper()
-	text := []byte("tree " + plumbing.ComputeHash(plumbing.TreeObject, []byte(root)).String() + "\n\n")
-	commit := plumbing.ComputeHash(plumbing.CommitObject, text).String()
+	text := []byte("tree " + objectName(plumbing.TreeObject, []byte(root)).String() + "\n\n")
+	commit := objectName(plumbing.CommitObject, text).String()
 	pack := makePack(append(more, packObject{kind: 1, data: text}, packObject{kind: 2, data: []byte(root)})...)
 	refs := []string{commit + " HEAD\x00symref=HEAD:refs/heads/main", commit + " refs/heads/main"}
 	return fakeServer(t, refs, func() []byte { return pack }) + "/r.git"
@@ -34,7 +35,7 @@ func TestGitHostileTrees(t *testing.T) {
 	var objects []packObject
 	put := func(kind plumbing.ObjectType, data string) string {
 		objects = append(objects, packObject{kind: int(kind), data: []byte(data)})
-		return plumbing.ComputeHash(kind, []byte(data)).String()
+		return objectName(kind, []byte(data)).String()
 	}
 	blob := put(plumbing.BlobObject, "x")
 	empty := put(plumbing.TreeObject, "")
@@ -89,10 +90,10 @@ func TestGitHostileTrees(t *testing.T) {
 // TestGitTreeBomb has one file in 10^12 paths, in some hundred bytes.
 func TestGitTreeBomb(t *testing.T) {
 	objects := []packObject{{kind: 3, data: []byte("x")}}
-	lines := raw("100644", "0", plumbing.ComputeHash(plumbing.BlobObject, []byte("x")).String())
+	lines := raw("100644", "0", objectName(plumbing.BlobObject, []byte("x")).String())
 	for range 12 {
 		objects = append(objects, packObject{kind: 2, data: []byte(lines)})
-		h := plumbing.ComputeHash(plumbing.TreeObject, []byte(lines)).String()
+		h := objectName(plumbing.TreeObject, []byte(lines)).String()
 		lines = ""
 		for i := range 10 {
 			lines += raw("40000", fmt.Sprint(i), h)
@@ -147,8 +148,9 @@ func TestGitHostileServers(t *testing.T) {
 		{name: "default branch is long", refs: []string{sha + " HEAD\x00symref=HEAD:refs/heads/" + strings.Repeat("a", 4000)}, is: ErrForbidden},
 		{name: "no default branch", refs: []string{sha + " refs/heads/main\x00shallow"}, text: "could not find default branch"},
 		{name: "not the object", refs: []string{sha + " HEAD\x00symref=HEAD:refs/heads/main", sha + " refs/heads/main"}, is: errPack, text: "object " + sha + " is missing"},
-		{name: "no pack", refs: []string{sha + " HEAD\x00x"}, pack: func() []byte { return []byte("PACX0000000000000000000000000000000") }, is: errPack},
-		{name: "SHA-256", refs: []string{strings.Repeat("1", 64) + " HEAD\x00object-format=sha256"}},
+		{name: "no pack", refs: []string{sha + " HEAD\x00ofs-delta"}, pack: func() []byte { return []byte("PACX0000000000000000000000000000000") }, is: errPack},
+		{name: "unknown hash", refs: []string{strings.Repeat("1", 64) + " HEAD\x00object-format=sha3"}, text: "of an unknown kind, sha3"},
+		{name: "names of another kind", refs: []string{strings.Repeat("1", 64) + " HEAD\x00object-format=sha1"}, text: "no name of an object in a repository of sha1"},
 		{name: "no refs", refs: nil, text: "empty"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -163,6 +165,13 @@ func TestGitHostileServers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// objectName is the name of an object where names are SHA-1.
+func objectName(kind plumbing.ObjectType, data []byte) plumbing.Hash {
+	h := plumbing.NewHasher(formatcfg.SHA1, kind, int64(len(data)))
+	_, _ = h.Write(data)
+	return h.Sum()
 }
 
 // packObject is an object of a pack: kind is the format's, base a distance for 6 and a name for 7.
@@ -194,7 +203,7 @@ func makePack(objects ...packObject) []byte {
 		case 6:
 			b.Write(distance(o.ofs))
 		case 7:
-			b.Write(o.ref[:])
+			b.Write(o.ref.Bytes())
 		}
 		z := zlib.NewWriter(&b)
 		_, _ = z.Write(o.data)
@@ -224,10 +233,10 @@ func deltaOf(from, to int, instructions ...byte) []byte {
 
 func TestPack(t *testing.T) {
 	base := []byte("hello world")
-	name := plumbing.ComputeHash(plumbing.BlobObject, base)
+	name := objectName(plumbing.BlobObject, base)
 	// Copies "hello", inserts "!!".
 	change := deltaOf(len(base), 7, 0x90, 5, 2, '!', '!')
-	changed := plumbing.ComputeHash(plumbing.BlobObject, []byte("hello!!"))
+	changed := objectName(plumbing.BlobObject, []byte("hello!!"))
 	first := packObject{kind: 3, data: base}
 	firstLen := int64(len(makePack(first)) - 32)
 	for _, tt := range []struct {
@@ -283,7 +292,7 @@ func TestPack(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, text := range tt.want {
-				b, err := o.read(plumbing.ComputeHash(plumbing.BlobObject, []byte(text)), plumbing.BlobObject, 1000)
+				b, err := o.read(objectName(plumbing.BlobObject, []byte(text)), plumbing.BlobObject, 1000)
 				if err != nil || string(b) != text {
 					t.Errorf("%q: %q, %v", text, b, err)
 				}
@@ -318,7 +327,7 @@ func unpackBytes(tb testing.TB, pack []byte, limit int64) (*objects, error) {
 	}
 	tb.Cleanup(func() { _ = file.Close() })
 	o := makeObjects(file, limit, 1000, spool)
-	_, err = o.unpack(tb.Context(), f)
+	_, err = o.unpack(tb.Context(), f, formatcfg.SHA1, true)
 	return o, err
 }
 
@@ -327,13 +336,13 @@ func TestPackBomb(t *testing.T) {
 	data := bytes.Repeat([]byte{0}, 1<<10)
 	objects := []packObject{{kind: 3, data: data}}
 	size := len(data)
-	name := plumbing.ComputeHash(plumbing.BlobObject, data)
+	name := objectName(plumbing.BlobObject, data)
 	for size < 8<<20 {
 		n := []byte{byte(size), byte(size >> 8), byte(size >> 16)}
 		twice := append([]byte{0xf0}, n...)
 		objects = append(objects, packObject{kind: 7, ref: name, data: deltaOf(size, 2*size, append(twice, twice...)...)})
 		size *= 2
-		name = plumbing.ComputeHash(plumbing.BlobObject, make([]byte, size))
+		name = objectName(plumbing.BlobObject, make([]byte, size))
 	}
 	if _, err := unpackBytes(t, makePack(objects...), 1<<20); !errors.Is(err, ErrLimit) {
 		t.Errorf("got %v", err)
@@ -349,7 +358,7 @@ func TestPackBomb(t *testing.T) {
 
 func FuzzPack(f *testing.F) {
 	base := packObject{kind: 3, data: []byte("hello world")}
-	name := plumbing.ComputeHash(plumbing.BlobObject, base.data)
+	name := objectName(plumbing.BlobObject, base.data)
 	f.Add(makePack(base))
 	f.Add(makePack(base, packObject{kind: 7, ref: name, data: deltaOf(11, 7, 0x90, 5, 2, '!', '!')}))
 	f.Add(makePack(packObject{kind: 2, data: []byte(raw("100644", "f", name.String()))}))
@@ -363,7 +372,7 @@ func FuzzPack(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := plumbing.ComputeHash(obj.kind, b); got != h {
+			if got := objectName(obj.kind, b); got != h {
 				t.Errorf("object %s has the content of %s", h, got)
 			}
 			_, _ = o.commit(h)

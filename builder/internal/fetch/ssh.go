@@ -13,8 +13,10 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/go-git/go-git/v5/plumbing/transport"
-	gitssh "github.com/go-git/go-git/v5/plumbing/transport/ssh"
+	"github.com/go-git/go-git/v6/plumbing/transport"
+	gitssh "github.com/go-git/go-git/v6/plumbing/transport/ssh"
+	"github.com/go-git/go-git/v6/plumbing/transport/ssh/knownhosts"
+	"github.com/kevinburke/ssh_config"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 )
@@ -28,6 +30,9 @@ type SSH struct {
 	// KnownHosts are the servers' keys. A server that is not among them is refused.
 	KnownHosts KnownHosts
 }
+
+// agentTimeout is how long the agent, which is on this machine, may take to be connected to.
+const agentTimeout = 10 * time.Second
 
 // KnownHosts are the keys of servers, as ReadKnownHosts found them. The zero value knows none.
 type KnownHosts struct {
@@ -46,64 +51,75 @@ func ReadKnownHosts(files []string) KnownHosts {
 	if len(there) == 0 {
 		return KnownHosts{}
 	}
-	db, err := gitssh.NewKnownHostsDb(there...)
+	db, err := knownhosts.NewDB(there...)
 	if err != nil {
 		return KnownHosts{err: err}
 	}
 	return KnownHosts{callback: db.HostKeyCallback(), algorithms: db.HostKeyAlgorithms}
 }
 
-// transport returns a client for one server. done closes the connection to the agent.
-func (s *SSH) transport(ctx context.Context, r remote, timeout time.Duration) (transport.Transport, transport.AuthMethod, func(), error) {
+// transport returns a client for the server of r.
+func (s *SSH) transport(r remote, dial transport.DialContextFunc) (transport.Transport, error) {
 	if s == nil || s.Agent == "" && len(s.Keys) == 0 {
-		return nil, nil, nil, errors.New("an ssh address needs an ssh agent or key, and none was given")
+		return nil, errors.New("an ssh address needs an ssh agent or key, and none was given")
 	}
 	if s.KnownHosts.err != nil {
-		return nil, nil, nil, fmt.Errorf("known_hosts: %w", local(s.KnownHosts.err))
+		return nil, fmt.Errorf("known_hosts: %w", local(s.KnownHosts.err))
 	}
 	if s.KnownHosts.callback == nil {
-		return nil, nil, nil, errors.New("an ssh address needs a known_hosts file to know the server by, and none was given")
-	}
-	signers, err := s.signers()
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	done := func() {}
-	if s.Agent != "" {
-		conn, err := (&net.Dialer{Timeout: timeout}).DialContext(ctx, "unix", s.Agent)
-		if err != nil {
-			return nil, nil, nil, fmt.Errorf("ssh agent: %w", local(err))
-		}
-		done = func() { _ = conn.Close() }
-		own := signers
-		client := agent.NewClient(conn)
-		signers = func() ([]ssh.Signer, error) {
-			first, err := own()
-			if err != nil {
-				return nil, err
-			}
-			more, err := client.Signers()
-			return append(first, more...), err
-		}
+		return nil, errors.New("an ssh address needs a known_hosts file to know the server by, and none was given")
 	}
 	n, _ := r.port() // checked by parseRemote
 	if n == 0 {
 		n = gitssh.DefaultPort
 	}
-	user := r.user
-	if user == "" {
-		user = gitssh.DefaultUsername
+	algorithms := s.KnownHosts.algorithms(net.JoinHostPort(r.hostname(), strconv.Itoa(n)))
+	if len(algorithms) == 0 {
+		return nil, &Error{URL: r.String(), Reason: "the server is not in known_hosts", Refused: true}
 	}
-	return gitssh.DefaultClient, &sshAuth{ssh.ClientConfig{
-		User:              user,
-		Auth:              []ssh.AuthMethod{ssh.PublicKeysCallback(signers)},
-		HostKeyCallback:   s.KnownHosts.callback,
-		HostKeyAlgorithms: s.KnownHosts.algorithms(net.JoinHostPort(r.hostname(), strconv.Itoa(n))),
-		Timeout:           timeout,
-	}}, done, nil
+	own, err := s.signers()
+	if err != nil {
+		return nil, err
+	}
+	config := ssh.ClientConfig{User: r.user, HostKeyCallback: s.KnownHosts.callback, HostKeyAlgorithms: algorithms}
+	if config.User == "" {
+		config.User = gitssh.DefaultUsername
+	}
+	return gitssh.NewTransport(gitssh.Options{
+		ClientConfig: func(ctx context.Context, _ *transport.Request) (*ssh.ClientConfig, error) {
+			c := config
+			signers, err := s.withAgent(ctx, own)
+			c.Auth = []ssh.AuthMethod{ssh.PublicKeysCallback(signers)}
+			return &c, err
+		},
+		DialContext: dial,
+		// Nothing of a user's ssh_config is read: a RUN may have written it.
+		UserSettings: func(context.Context, *transport.Request) (*ssh_config.UserSettings, error) {
+			none := &ssh_config.UserSettings{}
+			none.ConfigFinder(func() string { return os.DevNull })
+			return none, nil
+		},
+	}), nil
 }
 
-func (s *SSH) signers() (func() ([]ssh.Signer, error), error) {
+// withAgent adds the keys of the agent, if there is one, as long as ctx lasts.
+func (s *SSH) withAgent(ctx context.Context, own []ssh.Signer) (func() ([]ssh.Signer, error), error) {
+	if s.Agent == "" {
+		return func() ([]ssh.Signer, error) { return own, nil }, nil
+	}
+	conn, err := (&net.Dialer{Timeout: agentTimeout}).DialContext(ctx, "unix", s.Agent)
+	if err != nil {
+		return nil, fmt.Errorf("ssh agent: %w", local(err))
+	}
+	context.AfterFunc(ctx, func() { _ = conn.Close() })
+	client := agent.NewClient(conn)
+	return func() ([]ssh.Signer, error) {
+		more, err := client.Signers()
+		return append(slices.Clip(own), more...), err
+	}, nil
+}
+
+func (s *SSH) signers() ([]ssh.Signer, error) {
 	var keys []ssh.Signer
 	for _, pem := range s.Keys {
 		key, err := ssh.ParsePrivateKey(pem)
@@ -112,17 +128,5 @@ func (s *SSH) signers() (func() ([]ssh.Signer, error), error) {
 		}
 		keys = append(keys, key)
 	}
-	return func() ([]ssh.Signer, error) { return keys[:len(keys):len(keys)], nil }, nil
-}
-
-// sshAuth implements the transport's ssh.AuthMethod.
-type sshAuth struct{ config ssh.ClientConfig }
-
-func (*sshAuth) Name() string   { return "ssh" }
-func (*sshAuth) String() string { return "ssh" }
-
-// ClientConfig returns a copy, for the transport may change it.
-func (a *sshAuth) ClientConfig() (*ssh.ClientConfig, error) {
-	c := a.config
-	return &c, nil
+	return keys, nil
 }

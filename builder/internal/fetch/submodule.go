@@ -9,8 +9,8 @@ import (
 	"path"
 	"strings"
 
-	"github.com/go-git/go-git/v5/plumbing"
-	gitconfig "github.com/go-git/go-git/v5/plumbing/format/config"
+	"github.com/go-git/go-git/v6/plumbing"
+	gitconfig "github.com/go-git/go-git/v6/plumbing/format/config"
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 )
@@ -91,7 +91,7 @@ func (w *worktree) fetchModule(ctx context.Context, want plumbing.Hash, p string
 		// What .gitmodules says of users and passwords is nobody's credential.
 		r.user, r.password = "", ""
 	}
-	repo, err := w.git.fetch(ctx, r, func(*advertisement) (target, error) {
+	repo, err := w.git.fetch(ctx, r, func(context.Context, *session) (target, error) {
 		return target{want: want, bySHA: true}, nil
 	})
 	if err != nil {

@@ -117,7 +117,7 @@ func TestSubmoduleCredentials(t *testing.T) {
 			if _, _, err := Git(t.Context(), newStore(t), f.URL+"/top.git", o); err != nil {
 				t.Fatal(err)
 			}
-			if n := strings.Count(strings.Join(f.seen, ","), "Bearer T"); tt.name == "same" && n != 4 || n < 2 {
+			if n := strings.Count(strings.Join(f.seen, ","), "Bearer T"); tt.name == "same" && n != 5 || n < 3 || n != len(f.seen) {
 				t.Errorf("the user's server got %q", f.seen)
 			}
 			for _, auth := range other.seen {
