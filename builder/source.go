@@ -148,7 +148,7 @@ func object(ctx context.Context, r Request, in *inputs, at buildcontext.Location
 		if err != nil {
 			return nil, err
 		}
-		return fetch.S3Object(c, at.Bucket, at.Key, r.Source.S3), nil
+		return fetch.S3Object(c, at.Bucket, at.Key, r.Source.S3, network), nil
 	case buildcontext.Google:
 		from := r.Source.Google
 		token := func(ctx context.Context) (string, error) { return registry.GoogleToken(ctx, from.Login) }
@@ -163,7 +163,7 @@ func object(ctx context.Context, r Request, in *inputs, at buildcontext.Location
 		if from.Credential, err = from.Login.TokenCredential(u.Hostname()); err != nil {
 			return nil, err
 		}
-		return fetch.AzureObject(at.URL, from.AzureOptions)
+		return fetch.AzureObject(at.URL, from.AzureOptions, network)
 	default:
 		o := in.remotes.httpOptions()
 		o.MaxBytes = maxContext

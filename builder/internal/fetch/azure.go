@@ -30,20 +30,21 @@ type azureObject struct {
 	client *blob.Client
 	where  string
 	known  bool
+	http   *sdkClient
 }
 
-// AzureObject is the blob at an https address. The SDK's client makes the requests.
-func AzureObject(address string, o AzureOptions) (Object, error) {
+// AzureObject is the blob at an https address. The SDK makes the requests.
+func AzureObject(address string, o AzureOptions, network Network) (Object, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" {
 		return nil, &Error{URL: "URL", Reason: "not a valid https URL"}
 	}
-	a := &azureObject{where: shown(u), known: true}
+	a := &azureObject{where: shown(u), known: true, http: newSDKClient(network)}
 	fail := func(reason string) (Object, error) { return nil, &Error{URL: a.where, Reason: reason} }
 	options := &blob.ClientOptions{ClientOptions: azcore.ClientOptions{
 		Retry:     policy.RetryOptions{MaxRetries: -1}, // a Stream repeats by itself
 		Telemetry: policy.TelemetryOptions{Disabled: true},
-		Transport: &http.Client{CheckRedirect: checkRedirect},
+		Transport: a.http,
 	}}
 	signed := u.Query().Has("sig")
 	switch {
@@ -89,7 +90,7 @@ func account(u *url.URL, endpoint string) string {
 func (o *azureObject) Where() string { return o.where }
 
 // Close implements Object.
-func (o *azureObject) Close() {}
+func (o *azureObject) Close() { o.http.close() }
 
 // Get implements Object.
 func (o *azureObject) Get(ctx context.Context, off int64, version string) (*Part, error) {

@@ -101,6 +101,8 @@ func (o *googleObject) part(resp *http.Response, off int64, known bool) (*Part, 
 		return p, nil
 	case off > 0 && resp.StatusCode == http.StatusOK:
 		return nil, &Error{URL: o.Where(), Reason: "the server gives no ranges, so that a connection that broke cannot be gone on with", Temporary: true}
+	case off > 0 && resp.StatusCode == http.StatusNotFound:
+		return nil, changed(o.Where()) // of that generation there is nothing any more
 	case resp.StatusCode == http.StatusOK:
 		p.Sums = googleSums(resp.Header)
 		return p, nil

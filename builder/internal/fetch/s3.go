@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
@@ -36,11 +37,19 @@ type S3Options struct {
 type s3Object struct {
 	client      *s3.Client
 	bucket, key string
+	http        *sdkClient
 }
 
-// S3Object is an object of a bucket, read with what c has for a login. The SDK's client makes the requests.
-func S3Object(c aws.Config, bucket, key string, o S3Options) Object {
+// S3Object is an object of a bucket, read with what c has for a login. The SDK makes the requests.
+func S3Object(c aws.Config, bucket, key string, o S3Options, network Network) Object {
+	if own, ok := c.HTTPClient.(*awshttp.BuildableClient); ok && network.RootCAs == nil {
+		if conf := own.GetTransport().TLSClientConfig; conf != nil {
+			network.RootCAs = conf.RootCAs // those of AWS_CA_BUNDLE
+		}
+	}
+	sdk := newSDKClient(network)
 	client := s3.NewFromConfig(c, func(opts *s3.Options) {
+		opts.HTTPClient = sdk
 		if o.Endpoint != "" {
 			opts.BaseEndpoint = aws.String(o.Endpoint)
 		}
@@ -49,14 +58,14 @@ func S3Object(c aws.Config, bucket, key string, o S3Options) Object {
 		// A Stream repeats by itself.
 		opts.RetryMaxAttempts = 1
 	})
-	return &s3Object{client: client, bucket: bucket, key: key}
+	return &s3Object{client: client, bucket: bucket, key: key, http: sdk}
 }
 
 // Where implements Object.
 func (o *s3Object) Where() string { return escape("s3://" + o.bucket + "/" + o.key) }
 
 // Close implements Object.
-func (o *s3Object) Close() {}
+func (o *s3Object) Close() { o.http.close() }
 
 // Get implements Object.
 func (o *s3Object) Get(ctx context.Context, off int64, version string) (*Part, error) {
@@ -149,11 +158,11 @@ func (o *s3Object) explain(ctx context.Context, err error) error {
 	return e
 }
 
-// last is the innermost cause, without all that was being done.
+// last is the innermost cause that says what happened, without all that was being done.
 func last(err error) error {
 	for {
 		inner := errors.Unwrap(err)
-		if inner == nil {
+		if inner == nil || errors.Is(ErrForbidden, inner) {
 			return err
 		}
 		err = inner

@@ -60,7 +60,24 @@ func (w *webObject) Get(ctx context.Context, off int64, version string) (*Part, 
 		_ = resp.Body.Close()
 		return nil, err
 	}
+	p.Body = &endless{ReadCloser: p.Body, left: w.max - off, err: w.tooLarge()}
 	return p, nil
+}
+
+// endless is a body that may never end: only some servers say how long it is.
+type endless struct {
+	io.ReadCloser
+	left int64
+	err  error
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.left < 0 {
+		return 0, e.err
+	}
+	n, err := e.ReadCloser.Read(p[:min(int64(len(p)), e.left+1)])
+	e.left -= int64(n)
+	return n, err
 }
 
 // part understands an answer. A server that has no ranges gives all of it again, of which the beginning is passed over.
