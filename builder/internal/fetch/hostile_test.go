@@ -167,6 +167,117 @@ func TestGitHostileServers(t *testing.T) {
 	}
 }
 
+// fakeServer2 speaks as much of protocol 2 as a lie takes: what it can do, its refs, and its answers to fetches, of which the last one
+// is given again.
+func fakeServer2(t *testing.T, capabilities []string, refs string, answers ...string) string {
+	t.Helper()
+	asked := 0
+	return serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		switch {
+		case err != nil:
+			t.Error(err)
+		case strings.HasSuffix(r.URL.Path, "/info/refs"):
+			w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")
+			_, _ = io.WriteString(w, pkt("# service=git-upload-pack\n")+"0000"+pkt("version 2\n"))
+			for _, c := range capabilities {
+				_, _ = io.WriteString(w, pkt(c+"\n"))
+			}
+			_, _ = io.WriteString(w, "0000")
+		case bytes.Contains(body, []byte("command=ls-refs")):
+			_, _ = io.WriteString(w, refs)
+		default:
+			_, _ = io.WriteString(w, answers[min(asked, len(answers)-1)])
+			asked++
+		}
+	}).URL + "/r.git"
+}
+
+// packed is the answer that has a pack.
+func packed(pack []byte) string {
+	return pkt("packfile\n") + pkt("\x01"+string(pack)) + "0000"
+}
+
+func TestGitHostileServers2(t *testing.T) {
+	const sha = "1111111111111111111111111111111111111111"
+	blob := makePack(packObject{kind: 3, data: []byte("x")})
+	able := []string{"ls-refs=unborn", "fetch=shallow", "object-format=sha1"}
+	main := pkt(sha+" HEAD symref-target:refs/heads/main\n") + pkt(sha+" refs/heads/main\n") + "0000"
+	notOurs := pkt("ERR upload-pack: not our ref " + sha + "\n")
+	for _, tt := range []struct {
+		name, ref    string
+		capabilities []string
+		refs         string
+		answers      []string
+		is           error
+		text         string
+		temporary    bool
+	}{
+		{name: "not the object", answers: []string{packed(blob)}, is: errPack, text: "object " + sha + " is missing"},
+		{name: "no pack", answers: []string{"0000"}, text: "no packfile"},
+		{name: "another answer", answers: []string{"<html>"}, text: "pkt"},
+		{name: "half a pack", answers: []string{pkt("packfile\n") + pkt("\x01"+string(blob[:20]))}, is: errPack},
+		{name: "the server's own trouble", answers: []string{pkt("packfile\n") + pkt("\x03out of \x1b[31mmemory\n")}, text: `out of \x1b[31mmemory`},
+		{name: "the branch has moved", answers: []string{notOurs}, temporary: true, text: "not our ref"},
+		{name: "default branch is an option", refs: pkt(sha+" HEAD symref-target:--upload-pack=x\n") + pkt(sha+" refs/heads/x\n") + "0000", is: ErrForbidden},
+		{name: "default branch leads out", refs: pkt(sha+" HEAD symref-target:refs/heads/../../config\n") + pkt(sha+" refs/heads/x\n") + "0000", is: ErrForbidden},
+		{name: "default branch is not there", refs: pkt(sha+" HEAD symref-target:refs/heads/main\n") + pkt(sha+" refs/heads/other\n") + "0000", text: "could not find default branch"},
+		{name: "no refs", refs: "0000", text: "empty"},
+		{name: "other refs than were asked for", ref: "x", refs: main, text: "does not contain ref x"},
+		{name: "no ref of the name", ref: "x", refs: "0000", text: "does not contain ref x"},
+		{name: "no names of objects", refs: pkt("xyz HEAD\n") + "0000", text: "malformed"},
+		{name: "unknown hash", capabilities: []string{"ls-refs", "fetch", "object-format=sha3"}, text: "of an unknown kind, sha3"},
+		{name: "names of another kind", refs: pkt(strings.Repeat("1", 64)+" HEAD\n") + "0000", text: "no name of an object in a repository of sha1"},
+		{name: "no such commit", ref: sha, answers: []string{notOurs}, text: "does not give out commit " + sha},
+		{name: "commit not given out by its name", ref: sha, refs: pkt(strings.Repeat("2", 40)+" refs/heads/main\n") + "0000", answers: []string{pkt("ERR want " + sha + " not valid\n"), packed(blob)}, text: "none of its branches and tags"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.capabilities == nil {
+				tt.capabilities = able
+			}
+			if tt.refs == "" {
+				tt.refs = main
+			}
+			if tt.answers == nil {
+				tt.answers = []string{packed(blob)}
+			}
+			url := fakeServer2(t, tt.capabilities, tt.refs, tt.answers...)
+			if tt.ref != "" {
+				url += "#" + tt.ref
+			}
+			o := gitOptions()
+			o.Network.Timing.RetryBudget = time.Millisecond
+			_, _, err := Git(t.Context(), newStore(t), url, o)
+			var e *Error
+			if !errors.As(err, &e) || e.Temporary != tt.temporary || tt.is != nil && !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// TestGitEndlessRefs has a server that never stops to list refs.
+func TestGitEndlessRefs(t *testing.T) {
+	line := []byte(strings.Repeat(pkt("1111111111111111111111111111111111111111 refs/heads/"+strings.Repeat("x", 900)+"\n"), 100))
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")
+			_, _ = io.WriteString(w, pkt("# service=git-upload-pack\n")+"0000"+pkt("version 2\n")+pkt("ls-refs\n")+pkt("fetch\n")+"0000")
+			return
+		}
+		for {
+			if _, err := w.Write(line); err != nil {
+				return
+			}
+		}
+	})
+	o := gitOptions()
+	o.Network.Timing.NoProgress = time.Minute
+	if _, _, err := Git(t.Context(), newStore(t), srv.URL+"/r.git", o); !errors.Is(err, ErrLimit) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // objectName is the name of an object where names are SHA-1.
 func objectName(kind plumbing.ObjectType, data []byte) plumbing.Hash {
 	h := plumbing.NewHasher(formatcfg.SHA1, kind, int64(len(data)))
