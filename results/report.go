@@ -15,8 +15,7 @@ const maxCause = 1024
 
 // WriteCause writes why a build failed, on one line, to the termination log of
 // a container, from where Argo and kubectl show it. The file is the kubelet's:
-// where it does not exist, nothing is created. Under Tekton it must not be
-// called, because there the entrypoint keeps its own data in that file.
+// where it does not exist, the error is os.ErrNotExist and nothing is created.
 func WriteCause(path, cause string) error {
 	if path == "" {
 		return nil

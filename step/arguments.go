@@ -53,6 +53,7 @@ func configured(argv []string) (*config.Config, *zap.Logger, int) {
 // complain reports configuration errors, all of them.
 func complain(log *zap.Logger, err error) int {
 	lines := strings.Split(err.Error(), "\n")
+	leave(log, strings.Join(lines, "; "))
 	for _, line := range lines {
 		log.Error(line)
 	}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -48,7 +49,7 @@ func run(status isolation.Status) int {
 		config.ModeCacheList: cacheList, config.ModeCachePrune: cachePrune,
 	}
 	if err := modes[cfg.Mode](ctx, cfg, status, log); err != nil {
-		return fail(ctx, cfg, log, err)
+		return fail(ctx, log, err)
 	}
 	return 0
 }
@@ -191,7 +192,7 @@ func untilSignal(parent context.Context) (context.Context, func()) {
 }
 
 // fail reports why the run failed, in one last line, and returns the exit code.
-func fail(ctx context.Context, cfg *config.Config, log *zap.Logger, err error) int {
+func fail(ctx context.Context, log *zap.Logger, err error) int {
 	code := exitCode(ctx, err)
 	cause := builder.Cause(err)
 	var sig *signalError
@@ -202,13 +203,20 @@ func fail(ctx context.Context, cfg *config.Config, log *zap.Logger, err error) i
 			log.Error(strings.TrimSuffix(line, "\n"))
 		}
 	}
-	if p := cfg.TerminationLog(); p != "" {
-		if err := results.WriteCause(p, cause); err != nil {
-			log.Warn(err.Error())
-		}
-	}
+	leave(log, cause)
 	log.Error("error: "+cause, zap.Int("exit", code))
 	return code
+}
+
+// terminationLog is where Kubernetes takes the message of a container from, and Argo that of a node. Tekton's steps have none: they name
+// another file, in which the entrypoint keeps data of its own.
+const terminationLog = "/dev/termination-log"
+
+// leave leaves the cause of a failure where kubectl shows it, in a pod.
+func leave(log *zap.Logger, cause string) {
+	if err := results.WriteCause(terminationLog, cause); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warn(err.Error())
+	}
 }
 
 func exitCode(ctx context.Context, err error) int {

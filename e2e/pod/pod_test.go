@@ -212,7 +212,7 @@ func TestConfiguration(t *testing.T) {
 			if diff := cmp.Diff(plain, got); diff != "" {
 				t.Errorf("empty parameters are not defaults (-default +empty):\n%s", diff)
 			}
-			if len(plain.BuildArg) != 0 || plain.Compression != config.Gzip || plain.TerminationLog() != "" != (pl.name == "argo") {
+			if len(plain.BuildArg) != 0 || plain.Compression != config.Gzip {
 				t.Errorf("defaults: %+v", plain)
 			}
 

@@ -5,6 +5,8 @@ package pods
 import (
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -110,6 +112,9 @@ func (m *matrix) check(t *testing.T, r row, v volume, c corpusCase) {
 	if c.runs && r.run == refuses {
 		if o.code != 7 || len(o.results) > 0 || !strings.Contains(o.cause, "hostUsers: false with capabilities.add: [SYS_ADMIN]") {
 			t.Errorf("want a refusal that says what would help; exit code %d, results %q\n%s", o.code, o.results, o.log)
+		}
+		if message, err := os.ReadFile(filepath.Join(o.dir, "termination-log")); err != nil || "error: "+string(message) != o.cause {
+			t.Errorf("the termination message is %q (%v), the last line %q", message, err, o.cause)
 		}
 		m.count(&m.refused)
 		return

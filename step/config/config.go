@@ -169,7 +169,6 @@ type Environment struct {
 	NoProxy          string `envconfig:"NO_PROXY" param:"NO_PROXY" desc:"Hosts that are reached without a proxy."`
 	AllProxy         string `envconfig:"ALL_PROXY" secret:"true" desc:"Proxy for everything else, for RUN only."`
 	ArgoProgressFile string `envconfig:"ARGO_PROGRESS_FILE" desc:"Set by Argo: receives how much of the build is done."`
-	ArgoContainer    string `envconfig:"ARGO_CONTAINER_NAME" desc:"Set by Argo: the cause of a failure then goes to /dev/termination-log too, where Argo takes the message of the node from."`
 
 	// ProxyArgs are the proxy variables as they are to be given to RUN, under
 	// the names, upper or lower case, under which they were set.
@@ -209,14 +208,4 @@ func (c *Config) Epoch() *time.Time {
 		return nil
 	}
 	return &t
-}
-
-// TerminationLog is the file that receives the one line that says why a run
-// failed, or "" where nobody would read it. Tekton reads the same file in its
-// own form, so only Argo gets it.
-func (c *Config) TerminationLog() string {
-	if c.ArgoContainer == "" {
-		return ""
-	}
-	return "/dev/termination-log"
 }

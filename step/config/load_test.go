@@ -155,15 +155,6 @@ func TestReproducibleIsEpochZero(t *testing.T) {
 	}
 }
 
-func TestTerminationLogOnlyUnderArgo(t *testing.T) {
-	if got := load(t, map[string]string{"KANIKO_NO_PUSH": "1"}).TerminationLog(); got != "" {
-		t.Errorf("without Argo: %q", got)
-	}
-	if got := load(t, map[string]string{"KANIKO_NO_PUSH": "1", "ARGO_CONTAINER_NAME": "main"}).TerminationLog(); got == "" {
-		t.Error("under Argo: none")
-	}
-}
-
 func TestNamesOfOthersAreLeftAlone(t *testing.T) {
 	load(t, map[string]string{
 		"KANIKO_NO_PUSH":                "true",

@@ -104,7 +104,7 @@ kaniko-go is configured by environment variables. There is no file, and kaniko's
 {{end}}{{end}}
 ## Exit codes
 
-The last line on standard error says the cause. In Argo: ` + "`retryStrategy: {expression: \"lastRetry.exitCode == '5'\"}`" + `.
+The last line on standard error says the cause, and in a pod the message of the container. In Argo: ` + "`retryStrategy: {expression: \"lastRetry.exitCode == '5'\"}`" + `.
 
 | code | meaning | worth a retry |
 |---|---|---|
