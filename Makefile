@@ -15,6 +15,8 @@ endif
 # The binaries that are published, and the platforms of the images.
 ARCHES := amd64 arm64 s390x ppc64le riscv64
 IMAGE_ARCHES := amd64 arm64
+# Where everything that is published is made.
+DIST ?= dist
 comma := ,
 FUZZTIME ?= 30s
 TESTFLAGS ?=
@@ -135,35 +137,35 @@ bench: build ## compare with BuildKit and buildah (root, half an hour); writes d
 demo: build ## build and push an example; needs nothing but Go
 	go run ./e2e/demo
 
-dist/linux-%/kaniko-go: force
+$(DIST)/linux-%/kaniko-go: force
 	CGO_ENABLED=0 GOOS=linux GOARCH=$* go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./step
 
-cross: $(ARCHES:%=dist/linux-%/kaniko-go) ## the binaries for all architectures, below dist
+cross: $(ARCHES:%=$(DIST)/linux-%/kaniko-go) ## the binaries for all architectures, below dist
 
-images: build $(IMAGE_ARCHES:%=dist/linux-%/kaniko-go) ## the step images, plain and debug, as OCI layouts below dist; built by kaniko-go
-	go run ./release images -arch $(subst $() ,$(comma),$(IMAGE_ARCHES)) -version $(VERSION) -revision "$(REVISION)" -epoch $(EPOCH)
+images: build $(IMAGE_ARCHES:%=$(DIST)/linux-%/kaniko-go) ## the step images, plain and debug, as OCI layouts below dist; built by kaniko-go
+	go run ./release images -dist $(DIST) -arch $(subst $() ,$(comma),$(IMAGE_ARCHES)) -version $(VERSION) -revision "$(REVISION)" -epoch $(EPOCH)
 
 size: build ## what each dependency costs; writes docs/size.md
-	mkdir -p dist
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o dist/with-symbols ./step
-	go run ./release costs -o docs/size.md dist/with-symbols
+	mkdir -p $(DIST)
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(DIST)/with-symbols ./step
+	go run ./release costs -o docs/size.md $(DIST)/with-symbols
 
 release: cross images ## everything that is published, below dist, and what a maintainer does with it
-	for arch in $(ARCHES); do go run ./release sbom -version $(VERSION) -epoch $(EPOCH) -o dist/kaniko-go-linux-$$arch.spdx.json dist/linux-$$arch/kaniko-go; done
-	for image in plain debug; do tar --sort=name --mtime=@$(EPOCH) --owner=0 --group=0 --numeric-owner -C dist -cf dist/$$image.oci.tar $$image.oci; done
-	cp THIRD_PARTY_NOTICES LICENSE dist/
-	go run ./release sums dist/linux-*/kaniko-go dist/*.spdx.json dist/*.oci.tar dist/THIRD_PARTY_NOTICES dist/LICENSE
+	for arch in $(ARCHES); do go run ./release sbom -version $(VERSION) -epoch $(EPOCH) -o $(DIST)/kaniko-go-linux-$$arch.spdx.json $(DIST)/linux-$$arch/kaniko-go; done
+	for image in plain debug; do tar --sort=name --mtime=@$(EPOCH) --owner=0 --group=0 --numeric-owner -C $(DIST) -cf $(DIST)/$$image.oci.tar $$image.oci; done
+	cp THIRD_PARTY_NOTICES LICENSE $(DIST)/
+	go run ./release sums $(DIST)/linux-*/kaniko-go $(DIST)/*.spdx.json $(DIST)/*.oci.tar $(DIST)/THIRD_PARTY_NOTICES $(DIST)/LICENSE
 	@sed 's/VERSION/$(VERSION)/g' release/publish.txt
 
 catalog: ## catalog.yaml and everything else that is generated for Tekton and Argo
 	go generate ./tasks
 
 dist: images ## what catalogues take, below dist: catalog.yaml, resources.tar.gz, tektoncd/catalog's layout, Argo's manifests; with digests
-	go run ./release dist -version $(VERSION) -epoch $(EPOCH)
+	go run ./release dist -dist $(DIST) -version $(VERSION) -epoch $(EPOCH)
 
 bundle: dist ## push a Tekton bundle: make bundle BUNDLE=REFERENCE
 	@[ -n "$(BUNDLE)" ] || { echo "usage: make bundle BUNDLE=REFERENCE" >&2; exit 2; }
-	go run ./release bundle -epoch $(EPOCH) $(BUNDLE)
+	go run ./release bundle -dist $(DIST) -epoch $(EPOCH) $(BUNDLE)
 
 e2e-bundle: ## the bundle, by the code of Tekton's resolver, in a module apart
 	cd e2e/bundle && go vet ./... && go test -count=1 -timeout 10m ./...

@@ -162,7 +162,7 @@ func readPublished(root, file string) (published, string, error) {
 	}
 	p := published{kind: object.Kind, name: object.Metadata.Name, path: filepath.ToSlash(rel), files: map[string][]byte{}}
 	p.files[filepath.Base(file)] = content
-	for _, pattern := range []string{"README.md", "samples/*.yaml", "tests/*.yaml"} {
+	for _, pattern := range []string{"README.md", "samples/*.yaml", "tests/*.yaml", "tests/*.sh"} {
 		beside, err := filepath.Glob(filepath.Join(filepath.Dir(file), pattern))
 		if err != nil {
 			return published{}, "", err

@@ -84,7 +84,8 @@ func taskReferences(t *testing.T, where, text string, spec *pipelinev1.TaskSpec)
 		n["params."+p.Name] = strings.HasPrefix(p.Name, "CHAINS-")
 	}
 	for _, w := range spec.Workspaces {
-		n.declare("workspaces.", w.Name+".path")
+		// Secrets are named by EXTRA_ARGS.
+		n["workspaces."+w.Name+".path"] = w.Name == "secrets"
 	}
 	for _, s := range spec.Steps {
 		if s.Ref != nil { // results of a StepAction

@@ -161,13 +161,16 @@ func TestContainers(t *testing.T) {
 	}
 }
 
-// TestSplit holds that no Secret is where RUN is.
+// TestSplit holds that no Secret is where RUN is, and that the containers are in the order of their names: so the message of the node is that of the first that failed.
 func TestSplit(t *testing.T) {
 	i := slices.IndexFunc(template(t).Spec.Templates, func(tmpl wfv1.Template) bool { return tmpl.Name == "split" })
 	tmpl := template(t).Spec.Templates[i]
 	secret := map[string]bool{}
 	for _, v := range tmpl.Volumes {
 		secret[v.Name] = v.Secret != nil
+	}
+	if names := containers(tmpl); !slices.IsSortedFunc(names, func(a, b corev1.Container) int { return strings.Compare(a.Name, b.Name) }) {
+		t.Error("the containers are not in the order of their names")
 	}
 	seen := 0
 	for _, c := range containers(tmpl) {

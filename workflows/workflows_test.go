@@ -146,7 +146,7 @@ func TestGivenParameters(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"build", "build-volume", "multi-arch", "split"} {
+	for _, name := range []string{"build", "build-volume", "index", "multi-arch", "split"} {
 		if !used[name] {
 			t.Errorf("no sample uses the template %s", name)
 		}

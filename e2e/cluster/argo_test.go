@@ -5,7 +5,9 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
+	"path"
 	"strings"
 	"testing"
 
@@ -150,7 +152,42 @@ func TestWorkflowArtifact(t *testing.T) {
 	}
 }
 
-// volumeWorkflow has a first step that puts a Dockerfile on a volume, as a step that clones would, and a second one that builds it.
+// Of a ClusterWorkflowTemplate the templates that refer to each other find each other, too.
+func TestClusterTemplate(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, "baseline")
+	p.team()
+	p.kubectl("", "delete", "workflowtemplate", "kaniko-go", "-n", p.namespace)
+	p.kubectl(p.local(readFile(t, "../../workflows/kaniko-go/kaniko-go-cluster.yaml")), "apply", "-f", "-")
+	t.Cleanup(func() {
+		// Not the test's context: that has ended.
+		ctx, cancel := context.WithTimeout(context.Background(), shortLimit)
+		defer cancel()
+		if _, err := p.node.Kubectl(ctx, "", "delete", "clusterworkflowtemplate", "kaniko-go"); err != nil {
+			t.Error(err)
+		}
+	})
+	site := newSite(p)
+	for _, s := range samples() {
+		if s.file != "workflows/kaniko-go/samples/git.yaml" && s.file != "workflows/kaniko-go/samples/multi-arch.yaml" {
+			continue
+		}
+		t.Run(path.Base(s.file), func(t *testing.T) {
+			t.Parallel()
+			p := p.with(t)
+			team := node.PrivateRegistry + "/" + p.namespace + "/" + strings.TrimSuffix(path.Base(s.file), ".yaml")
+			text := strings.ReplaceAll(site.text(t, s, team), "              name: kaniko-go\n", "              name: kaniko-go\n              clusterScope: true\n")
+			p.runSample(text, team+"/"+s.image)
+			if s.platforms != "" {
+				if got := p.platforms(team + "/" + s.image); got != s.platforms {
+					t.Errorf("an index of %q, not of %q", got, s.platforms)
+				}
+			}
+		})
+	}
+}
+
+// volumeWorkflow has a first step that puts an artifact on a volume, here a text, which is always a file, and a second one that builds it.
 const volumeWorkflow = `apiVersion: argoproj.io/v1alpha1
 kind: Workflow
 metadata: {generateName: volume-}
@@ -174,9 +211,18 @@ spec:
         template: consume
         arguments: {parameters: [{name: ref, value: "{{steps.build.outputs.parameters.image-ref}}"}]}
   - name: fetch
+    inputs:
+      artifacts:
+      - name: dockerfile
+        path: /sources/repository/Dockerfile
+        raw:
+          data: |
+            FROM $BASE
+            RUN echo from a volume > /greeting
+            ENTRYPOINT ["cat", "/greeting"]
     container:
       image: $BASE
-      command: [sh, -c, 'mkdir /sources/repository && printf "FROM $BASE\nRUN echo from a volume > /greeting\nENTRYPOINT [\"cat\", \"/greeting\"]\n" > /sources/repository/Dockerfile']
+      command: [cat, /sources/repository/Dockerfile]
       volumeMounts: [{name: sources, mountPath: /sources}]
 `
 

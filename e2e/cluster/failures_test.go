@@ -5,10 +5,10 @@
 package cluster
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"strings"
 	"testing"
 
@@ -26,53 +26,88 @@ func (p *place) credentials(name, password string) {
 	p.kubectl(string(config), "create", "secret", "generic", name, "--type=kubernetes.io/dockerconfigjson", "--from-file=.dockerconfigjson=/dev/stdin", "-n", p.namespace)
 }
 
-// trouble is a build that fails, as a TaskRun and as a Workflow.
+// trouble is a build that fails, as a TaskRun, as a Workflow and as a Pod.
 type trouble struct {
 	name       string
 	dockerfile string
-	registry   string
+	image      string // the destination
+	secret     string // with the registry's credentials; "" for none
+	insecure   string // one more registry that speaks plain HTTP
 	code       int
-	cause      string // in the last line of the log, and in Argo's message
+	cause      string // in the last line of the log, in Argo's message and in the Pod's
 }
 
-func troubles() []trouble {
+// good is a Dockerfile that builds.
+const good = "FROM $BASE\nRUN true\n"
+
+func troubles(p *place) []trouble {
+	open, private := node.Registry+"/"+p.namespace+"/app:1", node.PrivateRegistry+"/"+p.namespace+"/app:1"
+	refusing := p.serveRefusing()
 	return []trouble{
-		{name: "Dockerfile error", dockerfile: "FROM $BASE\nCOPPY a b\n", registry: node.Registry, code: 3, cause: "Dockerfile:2"},
-		{name: "RUN failure", dockerfile: "FROM $BASE\nRUN echo about to fail\nRUN false || exit 7\n", registry: node.Registry, code: 4, cause: "Dockerfile:3"},
-		{name: "base not found", dockerfile: "FROM $REGISTRY/nobody/nothing:1\nRUN true\n", registry: node.Registry, code: 6, cause: "nobody/nothing:1"},
-		{name: "wrong password", dockerfile: "FROM $BASE\nRUN true\n", registry: node.PrivateRegistry, code: 6, cause: node.PrivateRegistry},
+		{name: "Dockerfile error", dockerfile: "FROM $BASE\nCOPPY a b\n", image: open, code: 3, cause: "Dockerfile:2"},
+		{name: "RUN failure", dockerfile: "FROM $BASE\nRUN echo about to fail\nRUN false || exit 7\n", image: open, code: 4, cause: "Dockerfile:3"},
+		{name: "COPY of what is not there", dockerfile: "FROM $BASE\nCOPY nothing /\n", image: open, code: 4, cause: "nothing"},
+		{name: "base not found", dockerfile: "FROM $REGISTRY/nobody/nothing:1\nRUN true\n", image: open, code: 6, cause: "nobody/nothing:1"},
+		{name: "wrong name of the image", dockerfile: good, image: node.Registry + "/Team/App:1", code: 2, cause: "Team/App"},
+		{name: "wrong password", dockerfile: good, image: private, secret: "wrong", code: 6, cause: node.PrivateRegistry},
+		{name: "no password", dockerfile: good, image: private, code: 6, cause: node.PrivateRegistry},
+		{name: "not permitted", dockerfile: good, image: refusing + "/team/app:1", insecure: refusing, code: 6, cause: refusing + "/team/app"},
+		{name: "nobody at the registry's address", dockerfile: good, image: node.Address + ":5999/team/app:1", insecure: node.Address + ":5999", code: 5, cause: node.Address + ":5999"},
 	}
 }
 
-// What people meet first. The status says that it failed and with which code, the log and Argo's message say why, and no result says that there is an image.
+// What people meet first. The status says that it failed and with which code; the log, Argo's message and the Pod's say why, and no result says that there is
+// an image. Once the cause is gone the same run succeeds.
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, "baseline")
 	p.install("../../tasks/kaniko-go/kaniko-go.yaml")
 	p.install("../../workflows/kaniko-go/kaniko-go.yaml")
 	p.credentials("wrong", "not-the-password")
-	for i, c := range troubles() {
-		destination := fmt.Sprintf("%s/%s/failed-%d:1", c.registry, p.namespace, i)
+	for i, c := range troubles(p) {
 		context := fmt.Sprintf("context-%d", i)
 		// Argo makes of a tar with a single entry that entry, not a directory.
 		files := map[string]string{"Dockerfile": c.dockerfile, "note": "a note\n"}
 		p.files(context, files)
 		url := p.serve(files)
+		registries := node.Registry + "\n" + node.PrivateRegistry + "\n" + c.insecure
 		t.Run(c.name+", Tekton", func(t *testing.T) {
 			t.Parallel()
-			text := strings.ReplaceAll(taskRun(destination, ""), "configMap: {name: context}}\n", "configMap: {name: "+context+"}}\n  - {name: dockerconfig, secret: {secretName: wrong}}\n")
+			text := strings.ReplaceAll(taskRun(c.image, "", "INSECURE_REGISTRIES", registries), "configMap: {name: context}", "configMap: {name: "+context+"}")
+			if c.secret != "" {
+				text = strings.Replace(text, "  params:\n", "  - {name: dockerconfig, secret: {secretName: "+c.secret+"}}\n  params:\n", 1)
+			}
 			p.with(t).failedTask(text, c)
 		})
 		t.Run(c.name+", Argo", func(t *testing.T) {
 			t.Parallel()
-			p.with(t).failedWorkflow(buildWorkflow(destination, url, "docker-config", "wrong"), c)
+			p.with(t).failedWorkflow(buildWorkflow(c.image, url, "docker-config", cmp.Or(c.secret, "none"), "insecure-registries", registries), c)
+		})
+		t.Run(c.name+", Pod", func(t *testing.T) {
+			t.Parallel()
+			p.with(t).failedPod(dropped(c.image, context, c.secret, c.insecure), c)
 		})
 		t.Cleanup(func() {
-			if found := p.digest(destination); found != "" {
+			if c.code == 2 {
+				return // that is no reference
+			}
+			if found := p.digest(c.image); found != "" {
 				t.Errorf("%s: the failed build left %s", c.name, found)
 			}
 		})
 	}
+	t.Run("and then the right password", func(t *testing.T) {
+		t.Parallel()
+		p := p.with(t)
+		p.credentials("late", "not-the-password")
+		p.files("right", map[string]string{"Dockerfile": good})
+		destination := node.PrivateRegistry + "/" + p.namespace + "/late:1"
+		text := strings.Replace(taskRun(destination, ""), "configMap: {name: context}}\n", "configMap: {name: right}}\n  - {name: dockerconfig, secret: {secretName: late}}\n", 1)
+		p.failedTask(text, trouble{code: 6, cause: node.PrivateRegistry})
+		p.kubectl("", "delete", "secret", "late", "-n", p.namespace)
+		p.credentials("late", node.Password)
+		p.pushed(p.tekton("taskrun", text), destination)
+	})
 }
 
 // with is the same place for a subtest, whose messages are its own.
@@ -111,15 +146,37 @@ func (p *place) failedWorkflow(text string, c trouble) {
 	}
 }
 
+// failedPod makes a Pod that fails with a message that is the last line of its log, and nothing else.
+func (p *place) failedPod(text string, c trouble) {
+	p.t.Helper()
+	name := p.create(text)
+	if phase := p.podPhase(name); phase != "Failed" {
+		p.t.Fatalf("the pod is %s", phase)
+	}
+	code, message := p.terminated(name)
+	line := strings.TrimPrefix(lastLine(p.logs(name, "kaniko")), "error: ")
+	if code != fmt.Sprint(c.code) || message != line || !strings.Contains(message, c.cause) {
+		p.t.Errorf("exit code %s, message %q, last line %q: wanted %d and %q", code, message, line, c.code, c.cause)
+	}
+}
+
+// terminated is how the first container of a pod has ended, and the message that kubectl has of it.
+func (p *place) terminated(pod string) (code, message string) {
+	p.t.Helper()
+	const state = "{.status.containerStatuses[0].state.terminated"
+	out := p.kubectl("", "get", "pod", pod, "-n", p.namespace, "-o", "jsonpath="+state+".exitCode} "+state+".message}")
+	code, message, _ = strings.Cut(out, " ")
+	return code, message
+}
+
 func lastLine(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return lines[len(lines)-1]
 }
 
-// slow is a context whose build waits in a RUN.
+// slow is a context whose build waits in a RUN, unless it is told not to.
 func slow() map[string]string {
-	files := hello("RUN echo waiting && sleep 600")
-	return maps.Clone(files)
+	return hello("ARG WAIT=600\nRUN --mount=type=cache,target=/cache date >> /cache/begun && echo waiting && sleep $WAIT")
 }
 
 // inRUN waits until the build of a pod is in the RUN that waits.
@@ -145,10 +202,21 @@ func TestEnded(t *testing.T) {
 	t.Run("cancelled TaskRun", func(t *testing.T) {
 		t.Parallel()
 		p := p.with(t)
-		name := p.create(taskRun(destination("cancelled"), ""))
-		p.inRUN(p.podOf(name), "step-build-and-push")
+		p.apply("apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: cache}\nspec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}\n")
+		cached := func(params ...string) string {
+			return strings.Replace(taskRun(destination("cancelled"), "", params...), "  params:\n", "  - {name: cache, persistentVolumeClaim: {claimName: cache}}\n  params:\n", 1)
+		}
+		name := p.create(cached())
+		pod := p.podOf(name)
+		p.inRUN(pod, "step-build-and-push")
 		p.kubectl("", "patch", "taskrun", name, "-n", p.namespace, "--type=merge", "-p", `{"spec": {"status": "TaskRunCancelled"}}`)
 		p.endedTask(p.awaitRun("taskrun", name), "TaskRunCancelled", destination("cancelled"))
+		p.await(shortLimit, "end of the pod", func() (string, bool) {
+			_, err := p.node.Kubectl(p.t.Context(), "", "get", "pod", pod, "-n", p.namespace)
+			return fmt.Sprint(err), err != nil && strings.Contains(err.Error(), "NotFound")
+		})
+		// What it held of the volume that outlives it holds up nobody.
+		p.pushed(p.tekton("taskrun", cached("BUILD_ARGS", "WAIT=0")), destination("cancelled"))
 	})
 	t.Run("timeout of the TaskRun", func(t *testing.T) {
 		t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -37,10 +38,22 @@ type place struct {
 	node      *node.Node
 	namespace string
 	image     string // kaniko-go in the cluster's registry
+	// transport trusts also what a test has put up; nil trusts what the machine trusts.
+	transport http.RoundTripper
 }
 
-// newPlace makes a namespace, labelled with the level of Pod Security that it enforces ("" is none).
+// newPlace makes a namespace where people have worked with Argo before: a workflow's pods may report.
 func newPlace(t *testing.T, security string) *place {
+	t.Helper()
+	p := newNamespace(t, security)
+	if err := p.node.InstallExecutor(t.Context(), p.namespace); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// newNamespace makes a namespace with nothing in it, labelled with the level of Pod Security that it enforces ("" is none).
+func newNamespace(t *testing.T, security string) *place {
 	t.Helper()
 	n, err := node.Running(t.Context())
 	if err != nil {
@@ -58,9 +71,6 @@ func newPlace(t *testing.T, security string) *place {
 	p.namespace = strings.TrimSpace(p.kubectl(fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {generateName: kaniko-go-, labels: {%s}}\n", label),
 		"create", "-f", "-", "-o", "jsonpath={.metadata.name}"))
 	t.Cleanup(p.remove)
-	if err := n.InstallExecutor(t.Context(), p.namespace); err != nil {
-		t.Fatal(err)
-	}
 	p.awaitAccount()
 	return p
 }
@@ -85,7 +95,7 @@ func (p *place) remove() {
 func (p *place) awaitAccount() {
 	p.t.Helper()
 	p.await(shortLimit, "ServiceAccount default", func() (string, bool) {
-		_, err := p.node.Kubectl(p.t.Context(), "", "get", "serviceaccount", "default", "-n", p.namespace)
+		err := p.node.Get(p.t.Context(), p.namespace, "serviceaccount", "default", &struct{}{})
 		return fmt.Sprint(err), err == nil
 	})
 }
@@ -118,7 +128,8 @@ func (p *place) local(text string) string {
 		text = regexp.MustCompile(form).ReplaceAllString(text, `${1}"`+node.Registry+`\n`+node.PrivateRegistry+`"`)
 	}
 	text = regexp.MustCompile(`ghcr\.io/kaniko-go/kaniko-go:[a-zA-Z0-9._-]+(@sha256:[0-9a-f]{64})?`).ReplaceAllLiteralString(text, p.image)
-	return strings.NewReplacer("$BASE", node.BusyboxImage, "docker.io/library/busybox:stable", node.BusyboxImage, "alpine/git:2.49.1", node.GitImage, "$REGISTRY", node.Registry, "$PRIVATE", node.PrivateRegistry, "$NAMESPACE", p.namespace, "$KANIKO_GO", p.image).Replace(text)
+	text = regexp.MustCompile(`docker\.io/library/busybox:[a-z0-9.]+`).ReplaceAllLiteralString(text, node.BusyboxImage)
+	return strings.NewReplacer("$BASE", node.BusyboxImage, "alpine/git:2.49.1", node.GitImage, "$REGISTRY", node.Registry, "$PRIVATE", node.PrivateRegistry, "$NAMESPACE", p.namespace, "$KANIKO_GO", p.image).Replace(text)
 }
 
 // files makes a ConfigMap of files, which a build uses as its context.
@@ -138,9 +149,8 @@ func (p *place) files(name string, files map[string]string) {
 // object reads one object into a struct.
 func (p *place) object(kind, name string, into any) {
 	p.t.Helper()
-	out := p.kubectl("", "get", kind, name, "-n", p.namespace, "-o", "json")
-	if err := json.Unmarshal([]byte(out), into); err != nil {
-		p.t.Fatalf("%s %s: %v", kind, name, err)
+	if err := p.node.Get(p.t.Context(), p.namespace, kind, name, into); err != nil {
+		p.t.Fatal(err)
 	}
 }
 
@@ -173,11 +183,20 @@ func (p *place) digest(reference string) string {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	found, err := remote.Head(ref, remote.WithContext(p.t.Context()), remote.WithAuth(authentication(ref)))
+	found, err := remote.Head(ref, p.access(ref)...)
 	if err != nil {
 		return ""
 	}
 	return found.Digest.String()
+}
+
+// access is how the tests themselves reach a repository.
+func (p *place) access(ref name.Reference) []remote.Option {
+	options := []remote.Option{remote.WithContext(p.t.Context()), remote.WithAuth(authentication(ref))}
+	if p.transport != nil {
+		options = append(options, remote.WithTransport(p.transport))
+	}
+	return options
 }
 
 func authentication(ref name.Reference) authn.Authenticator {
@@ -194,7 +213,7 @@ func (p *place) config(reference string) *v1.ConfigFile {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	image, err := remote.Image(ref, remote.WithContext(p.t.Context()), remote.WithAuth(authentication(ref)))
+	image, err := remote.Image(ref, p.access(ref)...)
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -5,6 +5,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -30,7 +31,7 @@ func TestCatalog(t *testing.T) {
 // drop is the Pod that kaniko's documentation has, with only the image replaced: credentials and cloud credentials as volumes, flags as arguments.
 const drop = `apiVersion: v1
 kind: Pod
-metadata: {name: kaniko}
+metadata: {generateName: kaniko-}
 spec:
   restartPolicy: Never
   containers:
@@ -43,6 +44,7 @@ spec:
     - --build-arg=WHOM=an old pod
     - --insecure-registry=$PRIVATE
     - --insecure-registry=$REGISTRY
+    - --insecure-registry=$INSECURE
     - --snapshot-mode=redo
     - --cache=true
     volumeMounts:
@@ -50,11 +52,16 @@ spec:
     - {name: docker-config, mountPath: /kaniko/.docker/}
     - {name: aws-secret, mountPath: /root/.aws/}
   volumes:
-  - {name: context, configMap: {name: context}}
+  - {name: context, configMap: {name: $CONTEXT}}
   - name: docker-config
-    secret: {secretName: registry, items: [{key: .dockerconfigjson, path: config.json}]}
-  - {name: aws-secret, secret: {secretName: aws-secret}}
+    secret: {secretName: $SECRET, optional: true, items: [{key: .dockerconfigjson, path: config.json}]}
+  - {name: aws-secret, secret: {secretName: aws-secret, optional: true}}
 `
+
+// dropped is that Pod for a destination, a ConfigMap as its context, and a secret for the registry.
+func dropped(destination, context, secret, insecure string) string {
+	return strings.NewReplacer("$IMAGE", destination, "$CONTEXT", context, "$SECRET", cmp.Or(secret, "none"), "$INSECURE", cmp.Or(insecure, node.Registry)).Replace(drop)
+}
 
 func TestDropInPod(t *testing.T) {
 	t.Parallel()
@@ -63,15 +70,18 @@ func TestDropInPod(t *testing.T) {
 	p.credentials("registry", node.Password)
 	p.kubectl("[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = nothing\n", "create", "secret", "generic", "aws-secret", "--from-file=credentials=/dev/stdin", "-n", p.namespace)
 	destination := node.PrivateRegistry + "/" + p.namespace + "/old:1"
-	p.apply(strings.ReplaceAll(drop, "$IMAGE", destination))
-	if phase := p.podPhase("kaniko"); phase != "Succeeded" {
-		t.Fatalf("%s\n%s", phase, p.logs("kaniko", "kaniko"))
+	name := p.create(dropped(destination, "context", "registry", ""))
+	if phase := p.podPhase(name); phase != "Succeeded" {
+		t.Fatalf("%s\n%s", phase, p.logs(name, "kaniko"))
 	}
 	if p.digest(destination) == "" {
-		t.Errorf("nothing at %s\n%s", destination, p.logs("kaniko", "kaniko"))
+		t.Errorf("nothing at %s\n%s", destination, p.logs(name, "kaniko"))
 	}
 	if got := p.config(destination).Config.Entrypoint; fmt.Sprint(got) != "[/bin/cat /greeting /note]" {
 		t.Errorf("entrypoint %q", got)
+	}
+	if _, message := p.terminated(name); message != "" {
+		t.Errorf("a build that succeeded has the message %q", message)
 	}
 }
 
@@ -118,8 +128,8 @@ func TestRestrictedPod(t *testing.T) {
 	if phase := p.podPhase("run"); phase != "Failed" {
 		t.Errorf("a RUN in a restricted pod: %s", phase)
 	}
-	code := p.kubectl("", "get", "pod", "run", "-n", p.namespace, "-o", "jsonpath={.status.containerStatuses[0].state.terminated.exitCode}")
-	if line := lastLine(p.logs("run", "build")); code != "7" || !strings.Contains(line, "Dockerfile:3") {
-		t.Errorf("exit code %s, last line %q", code, line)
+	code, message := p.terminated("run")
+	if line := lastLine(p.logs("run", "build")); code != "7" || line != "error: "+message || !strings.Contains(line, "Dockerfile:3") {
+		t.Errorf("exit code %s, message %q, last line %q", code, message, line)
 	}
 }

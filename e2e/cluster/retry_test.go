@@ -6,6 +6,7 @@ package cluster
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -32,20 +33,35 @@ func TestRetry(t *testing.T) {
 	t.Run("registry away", func(t *testing.T) {
 		p := p.with(t)
 		team := node.PrivateRegistry + "/" + p.namespace
+		p.survives(func() string { return p.create(siteText(sample, team, "", p.serveGit(hello("")))) }, team+"/app:v1")
+	})
+	t.Run("registry away, split", func(t *testing.T) {
+		p := p.with(t)
+		// The exit code of its node is that of the last container, and the message that of the first that failed: here the one that fetches the base.
+		const expression = "lastRetry.message contains 'Error (exit code 5)'"
+		if !strings.Contains(readFile(t, "../../docs/argo.md"), expression) {
+			t.Errorf("the documentation does not have %s", expression)
+		}
+		team := node.PrivateRegistry + "/" + p.namespace + "/split"
+		p.platformImage(team+"/base", runtime.GOARCH)
+		url := p.serveGit(map[string]string{"Dockerfile": "FROM " + team + "/base:" + runtime.GOARCH + "\nCOPY note /\n", "note": "a note\n"})
+		split := strings.NewReplacer("template: build\n", "template: split\n", "lastRetry.exitCode == '5'", expression).Replace(sample)
+		p.survives(func() string { return p.create(siteText(split, team, "", url)) }, team+"/app:v1")
+	})
+	t.Run("registry away, Pipeline", func(t *testing.T) {
+		p := p.with(t)
+		p.files("context", hello(""))
+		destination := node.PrivateRegistry + "/" + p.namespace + "/pipeline:1"
 		p.node.Stop(node.PrivateRegistryService)
 		t.Cleanup(p.startRegistry)
-		name := p.create(siteText(sample, team, "", p.serveGit(hello(""))))
-		var w workflow
+		name := p.create(strings.ReplaceAll(retried, "$IMAGE", destination))
 		p.await(runLimit, "a failed attempt", func() (string, bool) {
-			w = workflow{}
-			p.object("workflow", name, &w)
-			return fmt.Sprintf("%+v", w.Status), strings.Contains(strings.Join(w.attempts(), "\n"), "exit code 5")
+			out := p.kubectl("", "get", "taskrun", "-l", "tekton.dev/pipelineRun="+name, "-n", p.namespace, "-o", "jsonpath={.items[*].status.retriesStatus[*].steps[*].terminated.exitCode}")
+			return out, strings.Contains(out, "5")
 		})
 		p.startRegistry()
-		w = p.awaitWorkflow(name)
-		p.succeeded(w)
-		if p.digest(team+"/app:v1") == "" || len(w.attempts()) < 2 {
-			t.Errorf("image %q after %q", p.digest(team+"/app:v1"), w.attempts())
+		if r := p.awaitRun("pipelinerun", name); !r.succeeded() || p.digest(destination) == "" {
+			t.Errorf("%s: %s\n%s", r.reason(), r.message(), p.runLogs(r))
 		}
 	})
 	t.Run("registry away for a while", func(t *testing.T) {
@@ -67,6 +83,42 @@ func TestRetry(t *testing.T) {
 			t.Errorf("%s after %q", w.Status.Phase, got)
 		}
 	})
+}
+
+// retried is a Pipeline that tries a build again.
+const retried = `apiVersion: tekton.dev/v1
+kind: PipelineRun
+metadata: {generateName: retried-}
+spec:
+  workspaces: [{name: source, configMap: {name: context}}, {name: credentials, secret: {secretName: registry-credentials}}]
+  pipelineSpec:
+    workspaces: [{name: source}, {name: credentials}]
+    tasks:
+    - name: build
+      retries: 3
+      taskRef: {name: kaniko-go}
+      params: [{name: IMAGE, value: "$IMAGE"}]
+      workspaces: [{name: source, workspace: source}, {name: dockerconfig, workspace: credentials}]
+`
+
+// survives takes the registry away until an attempt of a Workflow has failed for it; then the Workflow succeeds.
+func (p *place) survives(create func() string, destination string) {
+	p.t.Helper()
+	p.node.Stop(node.PrivateRegistryService)
+	p.t.Cleanup(p.startRegistry)
+	name := create()
+	var w workflow
+	p.await(runLimit, "a failed attempt", func() (string, bool) {
+		w = workflow{}
+		p.object("workflow", name, &w)
+		return fmt.Sprintf("%+v", w.Status), strings.Contains(strings.Join(w.attempts(), "\n"), "exit code 5")
+	})
+	p.startRegistry()
+	w = p.awaitWorkflow(name)
+	p.succeeded(w)
+	if p.digest(destination) == "" || len(w.attempts()) < 2 {
+		p.t.Errorf("image %q after %q", p.digest(destination), w.attempts())
+	}
 }
 
 func (p *place) startRegistry() {

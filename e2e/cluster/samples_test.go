@@ -6,41 +6,140 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/kaniko-go/kaniko-go/e2e/cluster/node"
 )
 
 // sample is a file that people copy, as it is in the repository but for the names of registry, repository and images.
 type sample struct {
-	file    string
-	image   string            // what it must have pushed, below the team's repositories
-	replace map[string]string // what one node cannot do
+	file      string
+	image     string            // what it must have pushed, below the team's repositories; "" if it pushes nothing
+	source    string            // the repository that it builds, "" for that of most
+	platforms string            // those of the index that it pushes
+	replace   map[string]string // what one node cannot do
+	test      string            // the test that runs it, "" for TestSamples
 }
 
 func samples() []sample {
-	const amd64Only = `"arch":"amd64"`
+	const amd64Only, both = `"arch":"amd64"`, "linux/amd64 linux/arm64"
 	return []sample{
 		{file: "tasks/kaniko-go/samples/claim.yaml", image: "app:v1"},
 		{file: "tasks/kaniko-go/samples/clone-and-build.yaml", image: "hello:v1"},
 		{file: "tasks/kaniko-go/samples/migrated.yaml", image: "app:v1"},
+		{file: "tasks/kaniko-go/samples/private-ca.yaml", image: "app:v1"},
 		{file: "tasks/kaniko-go/samples/registry-cache.yaml", image: "app:v1"},
+		{file: "tasks/kaniko-go/samples/restricted.yaml", test: "TestRestrictedTask"},
+		{file: "tasks/kaniko-go/samples/secret.yaml", image: "app:v1", source: "secret"},
 		{file: "tasks/kaniko-go/samples/user-namespace.yaml", image: "app:v1"},
-		{file: "tasks/kaniko-go-multiarch/samples/multiarch.yaml", image: "app:v1", replace: map[string]string{"kubernetes.io/arch: $(params.ARCH)": "kubernetes.io/os: linux", "claimName: source": "claimName: platforms"}},
+		{file: "tasks/kaniko-go/tests/run.yaml"},
+		{file: "tasks/kaniko-go-index/samples/index.yaml", image: "app:v1", platforms: both},
+		{file: "tasks/kaniko-go-index/tests/run.yaml"},
+		{file: "tasks/kaniko-go-multiarch/samples/multiarch.yaml", image: "app:v1", source: "platforms", platforms: both, replace: map[string]string{"kubernetes.io/arch: $(params.ARCH)": "kubernetes.io/os: linux"}},
 		{file: "tasks/kaniko-go-split/samples/split.yaml", image: "app:pull-request-1"},
+		{file: "tasks/kaniko-go-split/tests/run.yaml"},
 		{file: "stepactions/kaniko-go/samples/git-and-build.yaml", image: "hello:v1"},
 		{file: "workflows/kaniko-go/samples/git.yaml", image: "hello:v1"},
-		{file: "workflows/kaniko-go/samples/multi-arch.yaml", image: "app:v1", replace: map[string]string{`"arch":"arm64"`: amd64Only}},
+		{file: "workflows/kaniko-go/samples/index.yaml", image: "app:v1", source: "platforms", platforms: both, replace: map[string]string{`"kubernetes.io/arch":"{{item.arch}}"`: `"kubernetes.io/os":"linux"`}},
+		{file: "workflows/kaniko-go/samples/memoize.yaml", test: "TestMemoize"},
+		{file: "workflows/kaniko-go/samples/multi-arch.yaml", image: "app:v1", source: "platforms", platforms: both, replace: map[string]string{`"arch":"arm64"`: amd64Only}},
+		{file: "workflows/kaniko-go/samples/private-ca.yaml", image: "app:v1"},
 		{file: "workflows/kaniko-go/samples/restricted.yaml", image: "static:v1"},
 		{file: "workflows/kaniko-go/samples/retry.yaml", image: "app:v1"},
+		{file: "workflows/kaniko-go/samples/secret.yaml", image: "app:v1", source: "secret"},
 		{file: "workflows/kaniko-go/samples/split.yaml", image: "app:pull-request-1"},
 		{file: "workflows/kaniko-go/samples/user-namespace.yaml", image: "app:v1"},
 		{file: "workflows/kaniko-go/samples/volume.yaml", image: "hello:v1"},
+		{file: "examples/pods/build.yaml", image: "hello:1"},
+		{file: "examples/pods/restricted.yaml", image: "static:1"},
+		{file: "examples/pods/split.yaml", image: "hello:1"},
+		{file: "examples/pods/user-namespace.yaml", image: "hello:1"},
 	}
+}
+
+// No file that people copy is left out, and none is listed that there is not.
+func TestEverySample(t *testing.T) {
+	t.Parallel()
+	listed := map[string]bool{}
+	for _, s := range samples() {
+		listed[s.file] = true
+	}
+	for _, pattern := range []string{"tasks/*/samples/*", "tasks/*/tests/*.yaml", "stepactions/*/samples/*", "workflows/*/samples/*", "examples/pods/*.yaml"} {
+		files, err := filepath.Glob(filepath.Join("../..", pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", pattern, len(files), err)
+		}
+		for _, file := range files {
+			file = strings.TrimPrefix(file, "../../")
+			if !listed[file] {
+				t.Errorf("%s is run nowhere", file)
+			}
+			delete(listed, file)
+		}
+	}
+	for file := range listed {
+		t.Errorf("there is no %s", file)
+	}
+}
+
+// site is what stands behind the names in the samples: registries, and repositories by what is in them.
+type site struct {
+	examples, internal string
+	sources            map[string]string
+}
+
+// newSite is a site whose repositories are there.
+func newSite(p *place) site {
+	p.t.Helper()
+	examples := exampleFiles(p.t)
+	application := maps.Clone(examples)
+	for name, text := range hello("") {
+		application[name], application["app/"+name] = text, text
+	}
+	// For other platforms than the node's, so without a RUN.
+	platforms := map[string]string{"Dockerfile": "FROM scratch\nARG TARGETARCH\nARG CPU\nENV ARCH=$TARGETARCH CPU=$CPU\nCOPY note /\n", "note": "for all\n"}
+	secret := map[string]string{"Dockerfile": "FROM $BASE\nRUN --mount=type=secret,id=token,required=true [ \"$(cat /run/secrets/token)\" = for-the-build-only ]\n", "note": "a note\n"}
+	return site{examples: p.serveGit(examples), sources: map[string]string{"": p.serveGit(application), "platforms": p.serveGit(platforms), "secret": p.serveGit(secret)}}
+}
+
+// furnish adds what samples name besides: a claim with each repository, "source" for that of most, a registry with a certificate of the site's own, a secret.
+func (s *site) furnish(p *place) {
+	p.t.Helper()
+	s.internal = p.serveTLS()
+	for name, url := range s.sources {
+		p.claim("source"+name, url)
+	}
+	p.kubectl("for-the-build-only", "create", "secret", "generic", "build-secrets", "--from-file=token=/dev/stdin", "-n", p.namespace)
+}
+
+// text is a sample with the site's names in place of those that stand for them.
+func (s site) text(t *testing.T, c sample, team string) string {
+	t.Helper()
+	text := readFile(t, filepath.Join("../..", c.file))
+	for from, to := range c.replace {
+		if !strings.Contains(text, from) {
+			t.Fatalf("%s has no %q any more", c.file, from)
+		}
+		text = strings.ReplaceAll(text, from, to)
+	}
+	text = strings.ReplaceAll(text, "claimName: source\n", "claimName: source"+c.source+"\n")
+	// The catalogue's tests have a registry of their own beside them, and find it by its name.
+	text = strings.NewReplacer("registry.internal:5000/team", s.internal+"/"+path.Base(team), "registry:5000", node.Registry).Replace(text)
+	// That the registries speak plain HTTP no template can make the default of a Pod.
+	text = strings.ReplaceAll(text, "      env:\n        - {name: KANIKO_", "      env:\n        - {name: KANIKO_INSECURE_REGISTRY, value: \""+node.Registry+"\\n"+node.PrivateRegistry+"\"}\n        - {name: KANIKO_")
+	return siteText(text, team, s.examples, s.sources[c.source])
 }
 
 // The samples do what they say, with nothing changed that a reader need not change.
@@ -48,34 +147,87 @@ func TestSamples(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, "") // a user namespace with SYS_ADMIN is beyond "baseline"
 	p.team()
-	examples := exampleFiles(t)
-	application := maps.Clone(examples)
-	for name, text := range hello("") {
-		application[name], application["app/"+name] = text, text
-	}
-	// For other platforms than the node's, so without a RUN.
-	platforms := map[string]string{"Dockerfile": "FROM scratch\nARG TARGETARCH\nENV ARCH=$TARGETARCH\nCOPY note /\n", "note": "for all\n"}
-	examplesURL, applicationURL, platformsURL := p.serveGit(examples), p.serveGit(application), p.serveGit(platforms)
-	p.claim("source", applicationURL)
-	p.claim("platforms", platformsURL)
+	site := newSite(p)
+	site.furnish(p)
 	for i, s := range samples() {
+		if s.test != "" {
+			continue
+		}
 		t.Run(strings.TrimSuffix(s.file, ".yaml"), func(t *testing.T) {
 			t.Parallel()
 			p := p.with(t)
-			url, team := applicationURL, node.PrivateRegistry+"/"+p.namespace+"/"+string(rune('a'+i))
-			if strings.Contains(s.file, "workflows/kaniko-go/samples/multi-arch") {
-				url = platformsURL
+			team := fmt.Sprintf("%s/%s/%02d", node.PrivateRegistry, p.namespace, i)
+			text := site.text(t, s, team)
+			destination := team + "/" + s.image
+			if strings.HasSuffix(s.file, "private-ca.yaml") {
+				destination = site.internal + "/" + path.Base(team) + "/" + s.image
 			}
-			text := readFile(t, filepath.Join("../..", s.file))
-			for from, to := range s.replace {
-				if !strings.Contains(text, from) {
-					t.Fatalf("%s has no %q any more", s.file, from)
+			for n, arch := range []string{"amd64", "arm64"} {
+				named := fmt.Sprintf("sha256:%064d", n+1)
+				if strings.Contains(text, named) {
+					text = strings.ReplaceAll(text, named, p.platformImage(team+"/app", arch))
 				}
-				text = strings.ReplaceAll(text, from, to)
 			}
-			p.runSample(siteText(text, team, examplesURL, url), team+"/"+s.image)
+			if s.image == "" {
+				destination = ""
+			}
+			p.runSample(text, destination)
+			if s.platforms != "" {
+				if got := p.platforms(destination); got != s.platforms {
+					t.Errorf("%s is an index of %q, not of %q", destination, got, s.platforms)
+				}
+			}
 		})
 	}
+}
+
+// platformImage pushes an image for another platform, and returns the digest.
+func (p *place) platformImage(repository, arch string) string {
+	p.t.Helper()
+	made, err := random.Image(100, 1)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	config, err := made.ConfigFile()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", arch
+	if made, err = mutate.ConfigFile(made, config); err != nil {
+		p.t.Fatal(err)
+	}
+	ref, err := name.NewTag(repository + ":" + arch)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := remote.Write(ref, made, p.access(ref)...); err != nil {
+		p.t.Fatal(err)
+	}
+	return p.digest(ref.String())
+}
+
+// platforms are those of an index.
+func (p *place) platforms(reference string) string {
+	p.t.Helper()
+	ref, err := name.ParseReference(reference)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	index, err := remote.Index(ref, p.access(ref)...)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var found []string
+	for _, m := range manifest.Manifests {
+		found = append(found, m.Platform.String())
+	}
+	slices.Sort(found)
+	return strings.Join(found, " ")
 }
 
 // siteText puts a site's names in place of those that stand for them.
@@ -84,38 +236,52 @@ func siteText(text, team, examples, application string) string {
 		"https://git.example.com/team/app", application, "https://git.example.com/somebody/app", application).Replace(text)
 }
 
-// runSample runs the one run among the objects, and checks what it has pushed.
+// runSample runs the one run among the objects, and checks what it has pushed; "" if that is nothing.
 func (p *place) runSample(text, destination string) {
 	p.t.Helper()
 	var run string
-	for _, object := range strings.Split(text, "\n---\n") {
-		if strings.Contains(object, "generateName:") {
+	for _, object := range strings.Split("\n"+text, "\n---\n") {
+		if strings.Contains(object, "generateName:") || strings.Contains(object, "\nkind: Pod\n") {
 			run = object
 		} else {
 			p.apply(object)
 		}
 	}
-	for _, kind := range []string{"TaskRun", "PipelineRun", "Workflow"} {
-		if !strings.Contains(run, "\nkind: "+kind+"\n") {
-			continue
+	var digest string // as the run has told it
+	switch {
+	case strings.Contains(run, "\nkind: Workflow\n"):
+		p.succeeded(p.argo(run))
+	case strings.Contains(run, "\nkind: Pod\n"):
+		p.runPod(run)
+	case strings.Contains(run, "\nkind: TaskRun\n"), strings.Contains(run, "\nkind: PipelineRun\n"):
+		kind := "taskrun"
+		if strings.Contains(run, "\nkind: PipelineRun\n") {
+			kind = "pipelinerun"
 		}
-		if kind == "Workflow" {
-			p.succeeded(p.argo(run))
-			if p.digest(destination) == "" {
-				p.t.Errorf("nothing at %s", destination)
-			}
-			return
-		}
-		r := p.tekton(strings.ToLower(kind), run)
+		r := p.tekton(kind, run)
 		if !r.succeeded() {
 			p.t.Fatalf("%s: %s\n%s", r.reason(), r.message(), p.runLogs(r))
 		}
-		if digest := r.results()["IMAGE_DIGEST"]; p.digest(destination) == "" || digest != "" && digest != p.digest(destination) {
-			p.t.Errorf("%s has %q, the result is %q", destination, p.digest(destination), digest)
-		}
+		digest = r.results()["IMAGE_DIGEST"]
+	default:
+		p.t.Fatalf("no run in\n%s", text)
+	}
+	if destination == "" {
 		return
 	}
-	p.t.Fatalf("no run in\n%s", text)
+	if found := p.digest(destination); found == "" || digest != "" && digest != found {
+		p.t.Errorf("%s has %q, the result is %q", destination, found, digest)
+	}
+}
+
+// runPod makes a Pod, which must succeed.
+func (p *place) runPod(text string) {
+	p.t.Helper()
+	name := p.create(text)
+	if phase := p.podPhase(name); phase != "Succeeded" {
+		logs, err := p.node.Kubectl(p.t.Context(), "", "logs", name, "--all-containers", "--tail=60", "--prefix", "-n", p.namespace)
+		p.t.Fatalf("Pod %s: %s\n%s%v", name, phase, logs, err)
+	}
 }
 
 // runLogs are the logs of all pods of a run of either kind.

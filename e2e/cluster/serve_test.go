@@ -9,6 +9,16 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"log"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +27,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/registry"
 
 	"github.com/kaniko-go/kaniko-go/e2e/cluster/node"
 )
@@ -52,16 +65,96 @@ func (p *place) serve(files map[string]string) (url string) {
 		local[name] = p.local(text)
 	}
 	data := archive(p.t, local)
+	server := p.listen(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(data)
+	}))
+	server.Start()
+	p.t.Cleanup(server.Close)
+	return server.URL + "/context.tgz"
+}
+
+// serveTLS is a registry whose certificate is of an authority of its own, which the ConfigMap ca-certificates has, as the samples tell people
+// to make it. It ends with the test.
+func (p *place) serveTLS() (host string) {
+	p.t.Helper()
+	authority := newAuthority(p.t)
+	server := p.listen(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{authority.server}}
+	server.StartTLS()
+	p.t.Cleanup(server.Close)
+	file := filepath.Join(p.t.TempDir(), "ca.crt")
+	if err := os.WriteFile(file, authority.pem, 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+	p.kubectl("", "create", "configmap", "ca-certificates", "--from-file="+file, "-n", p.namespace)
+	trusted := http.DefaultTransport.(*http.Transport).Clone()
+	trusted.TLSClientConfig = &tls.Config{RootCAs: authority.pool}
+	p.transport = trusted
+	return server.Listener.Addr().String()
+}
+
+// serveRefusing is a registry over plain HTTP from which all may pull, and to which nobody may push.
+func (p *place) serveRefusing() (host string) {
+	p.t.Helper()
+	open := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := p.listen(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			open.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = w.Write([]byte(`{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`))
+	}))
+	server.Start()
+	p.t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// listen is a server at the machine's end of the wire that has not started.
+func (p *place) listen(handler http.Handler) *httptest.Server {
+	p.t.Helper()
 	listener, err := net.Listen("tcp", node.HostAddress+":0")
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write(data)
-	})}}
-	server.Start()
-	p.t.Cleanup(server.Close)
-	return server.URL + "/context.tgz"
+	return &httptest.Server{Listener: listener, Config: &http.Server{Handler: handler}}
+}
+
+// authority is one that nobody trusts unasked, and the certificate of a server at the machine's end of the wire that it has signed.
+type authority struct {
+	pem    []byte
+	pool   *x509.CertPool
+	server tls.Certificate
+}
+
+func newAuthority(t *testing.T) authority {
+	t.Helper()
+	sign := func(template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) *x509.Certificate {
+		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made
+	}
+	var keys [2]*ecdsa.PrivateKey
+	for i := range keys {
+		var err error
+		if keys[i], err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+			t.Fatal(err)
+		}
+	}
+	top := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "an authority of a test"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	ca := sign(top, top, keys[0], keys[0])
+	leaf := sign(&x509.Certificate{SerialNumber: big.NewInt(2), IPAddresses: []net.IP{net.ParseIP(node.HostAddress)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, ca, keys[1], keys[0])
+	a := authority{pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw}), pool: x509.NewCertPool(), server: tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: keys[1]}}
+	a.pool.AddCert(ca)
+	return a
 }
 
 // serveGit offers files as the branch main of a git repository, at git://HOST:PORT/repository, until the test ends. git answers every connection

@@ -15,7 +15,7 @@ import (
 	"github.com/kaniko-go/kaniko-go/e2e/cluster/programs"
 )
 
-const volumeCount = 24
+const volumeCount = 40
 
 // install applies Tekton and Argo Workflows as their releases have them, with the images of the cluster's registry.
 func (n *Node) install(ctx context.Context) error {

@@ -11,11 +11,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kaniko-go/kaniko-go/e2e/cluster/programs"
@@ -30,8 +32,10 @@ const (
 	Registry = Address + ":5000"
 	// PrivateRegistry wants User and Password, over plain HTTP.
 	PrivateRegistry = Address + ":5001"
-	User            = "builder"
-	Password        = "correct-horse-battery-staple"
+	// Published is the registry that the project's image is published in; the kubelet pulls from Registry what is named so.
+	Published = "ghcr.io"
+	User      = "builder"
+	Password  = "correct-horse-battery-staple"
 
 	podRange     = "10.99.1.0/24"
 	serviceRange = "10.99.2.0/24"
@@ -61,6 +65,9 @@ type Node struct {
 	// Log receives what Up and Down do, a line each.
 	Log io.Writer
 	set *programs.Set
+
+	mu    sync.Mutex
+	admin *http.Client // see client
 }
 
 // New is the cluster whose programs are in set. Only one can run on a machine, for its addresses are fixed.

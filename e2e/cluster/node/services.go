@@ -58,6 +58,7 @@ func (n *Node) configuration() map[string]string {
 		"kubelet.yaml":                             n.kubeletConfig(),
 		"containerd.toml":                          n.containerdConfig(),
 		"hosts/" + Registry + "/hosts.toml":        plainHTTP(Registry),
+		"hosts/" + Published + "/hosts.toml":       plainHTTP(Registry),
 		"cni/10-pods.conflist":                     n.networkConfig(),
 		"resolv.conf":                              "",
 		"hosts/" + PrivateRegistry + "/hosts.toml": plainHTTP(PrivateRegistry),

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+
+# The registry of the test, and the Task that builds the images of the index.
+kubectl -n "${tns}" create deployment registry --image=docker.io/library/registry:2 --port=5000
+kubectl -n "${tns}" expose deployment registry
+kubectl -n "${tns}" rollout status deployment registry --timeout=180s
+add_task kaniko-go latest
