@@ -23,6 +23,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
 
@@ -125,15 +127,21 @@ func (s *Set) make(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Two at a time: while one links, or waits for the one package that all others need, the other has work.
+	group, bounded := errgroup.WithContext(ctx)
+	group.SetLimit(2)
 	for _, p := range parts(kube) {
 		dir := filepath.Join(root, fmt.Sprintf("%s-%s-%s", p.name, p.key, runtime.Version()))
 		s.dirs[p.name] = dir
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-		if err := s.compile(ctx, p, dir); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
-		}
+		group.Go(func() error {
+			if err := s.compile(bounded, p, dir); err != nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	if s.dirs["pause"], err = s.pause(ctx, root); err != nil {
 		return err
@@ -145,6 +153,9 @@ func (s *Set) make(ctx context.Context) error {
 
 // compile makes the programs of a part that are missing, one after the other: each is of use to the next run when this one is interrupted.
 func (s *Set) compile(ctx context.Context, p part, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
 	source := ""
 	for _, pkg := range p.packages {
 		name := path.Base(pkg)
