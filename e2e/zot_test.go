@@ -17,18 +17,32 @@ import (
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
 
-// startZot serves an empty zot on loopback and returns its host.
+// startZot serves an empty zot on loopback and returns its host. zot does not tell which port it was given, so it gets one
+// that was free a moment ago, and another one if somebody else has taken that.
 func startZot(t *testing.T) string {
 	t.Helper()
 	tool, err := exec.CommandContext(t.Context(), "../.ci/tool", "zot").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
+	for range 5 {
+		if host := tryZot(t, strings.TrimSpace(string(tool))); host != "" {
+			return host
+		}
+	}
+	t.Fatal("zot ended five times as soon as it was started")
+	return ""
+}
+
+// tryZot returns "" if zot has ended.
+func tryZot(t *testing.T, tool string) string {
+	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
+	host := l.Addr().String()
+	_, port, err := net.SplitHostPort(host)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,27 +54,42 @@ func startZot(t *testing.T) string {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	server := exec.CommandContext(t.Context(), strings.TrimSpace(string(tool)), "serve", config)
+	server := exec.CommandContext(t.Context(), tool, "serve", config)
 	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan struct{})
+	go func() {
+		_ = server.Wait()
+		close(ended)
+	}()
 	t.Cleanup(func() {
 		_ = server.Process.Kill()
-		_ = server.Wait()
+		<-ended
 	})
-	host := "127.0.0.1:" + port
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	tick, limit := time.NewTicker(50*time.Millisecond), time.After(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return ""
+		case <-limit:
+			t.Fatal("zot does not answer after a minute")
+		case <-tick.C:
+		}
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+host+"/v2/", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if resp, err := http.DefaultClient.Do(req); err == nil {
 			_ = resp.Body.Close()
-			return host
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("zot does not answer after a minute")
+			select {
+			case <-ended: // it was somebody else's answer
+				return ""
+			default:
+				return host
+			}
 		}
 	}
 }
