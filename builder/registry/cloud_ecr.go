@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -175,6 +176,10 @@ func awsError(doing string, err error, class Class) error {
 		}
 	default:
 		e.reason = doing + ": " + shown(lastCause(err).Error())
+		if strings.HasPrefix(lastCause(err).Error(), "unable to read file at ") {
+			// The token of a workload; the SDK hides the cause.
+			e.class = Refused
+		}
 	}
 	return e
 }

@@ -9,6 +9,7 @@ import (
 
 	"cloud.google.com/go/compute/metadata"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
@@ -67,7 +68,22 @@ func (o AzureLogin) TokenCredential(host string) (azcore.TokenCredential, error)
 	if err != nil {
 		return nil, storeError("azure", &credentialError{name: ACR, reason: from + ": " + shown(err.Error(), o.ClientSecret, o.CertificateKey), class: Refused})
 	}
-	return c, nil
+	return explained{c, func(err error) error { return storeError("azure", a.failure(from, err)) }}, nil
+}
+
+// explained is a login that says in one line, and with a Class, what it failed of.
+type explained struct {
+	azcore.TokenCredential
+	failure func(error) error
+}
+
+// GetToken implements azcore.TokenCredential.
+func (c explained) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	t, err := c.TokenCredential.GetToken(ctx, o)
+	if err != nil && ctx.Err() == nil {
+		err = c.failure(err)
+	}
+	return t, err
 }
 
 // storeError makes an *Error of a login that failed.

@@ -127,7 +127,7 @@ func (o *azureObject) explain(ctx context.Context, err error) error {
 		return e
 	}
 	e.Status, e.Reason, e.Temporary = answer.StatusCode, escape(answer.ErrorCode), isPassing(answer.StatusCode)
-	e.Refused = answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden
+	e.Refused = answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden || answer.ErrorCode == "InvalidAuthenticationInfo"
 	if answer.StatusCode == http.StatusPreconditionFailed {
 		return changed(o.where)
 	}

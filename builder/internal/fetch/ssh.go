@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-git/go-git/v6/plumbing/transport"
@@ -85,7 +87,7 @@ func (s *SSH) transport(r remote, dial transport.DialContextFunc) (transport.Tra
 	if config.User == "" {
 		config.User = gitssh.DefaultUsername
 	}
-	return gitssh.NewTransport(gitssh.Options{
+	return &sshTransport{where: r.String(), Transport: gitssh.NewTransport(gitssh.Options{
 		ClientConfig: func(ctx context.Context, _ *transport.Request) (*ssh.ClientConfig, error) {
 			c := config
 			signers, err := s.withAgent(ctx, own)
@@ -99,7 +101,53 @@ func (s *SSH) transport(r remote, dial transport.DialContextFunc) (transport.Tra
 			none.ConfigFinder(func() string { return os.DevNull })
 			return none, nil
 		},
-	}), nil
+	})}, nil
+}
+
+// sshTransport also hears what a server says that does not answer: that there is no such repository, mostly. Otherwise it would seem to be
+// gone.
+type sshTransport struct {
+	*gitssh.Transport
+	where string
+}
+
+// Handshake implements transport.Transport.
+func (t *sshTransport) Handshake(ctx context.Context, req *transport.Request) (transport.Session, error) {
+	conn, err := t.Connect(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	s, err := transport.NewStreamSession(conn, req.Command)
+	if err == nil {
+		return s, nil
+	}
+	if said := complaint(ctx, conn); said != "" && errors.Is(err, io.EOF) {
+		return nil, &Error{URL: t.where, Reason: said, Err: err}
+	}
+	return nil, err
+}
+
+// complaint is the line with which a server has ended a connection, "" if there is none: what it may have said before that is no reason.
+func complaint(ctx context.Context, conn transport.Conn) string {
+	c, ok := conn.(interface{ Stderr() io.Reader })
+	if !ok {
+		return ""
+	}
+	for range 100 { // it is there when the library has noticed the end
+		if r := c.Stderr(); r != nil {
+			text, _ := io.ReadAll(io.LimitReader(r, maxErrorBody)) // from memory
+			for line := range strings.Lines(string(text)) {
+				if kind, _, ok := strings.Cut(strings.ToLower(line), ":"); ok && (kind == "fatal" || kind == "error") {
+					return escape(line)
+				}
+			}
+			return ""
+		}
+		if sleep(ctx, 10*time.Millisecond) != nil {
+			return ""
+		}
+	}
+	return ""
 }
 
 // withAgent adds the keys of the agent, if there is one, as long as ctx lasts.
