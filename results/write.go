@@ -135,6 +135,10 @@ func remove(path string) error {
 	switch {
 	case err == nil, errors.Is(err, os.ErrNotExist):
 		return nil
+	case errors.Is(err, unix.ENOTDIR): // below a file there is nothing; Probe says what is wrong with that
+		return nil
+	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("%s is a directory with files in it; give the name of a file", path)
 	case errors.Is(err, unix.EBUSY), errors.Is(err, os.ErrPermission):
 		if overwrite(path, "") == nil {
 			return nil
