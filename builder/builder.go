@@ -145,6 +145,9 @@ func (b *Builder) Build(ctx context.Context, r Request) (res *Result, err error)
 	if r.DryRun != nil {
 		return nil, dryRun(r.DryRun, plans)
 	}
+	if err := r.Output.probeFiles(); err != nil {
+		return nil, err
+	}
 	if err := b.checkPush(ctx, r.Output); err != nil {
 		return nil, err
 	}

@@ -329,6 +329,34 @@ func TestOutputs(t *testing.T) {
 	}
 }
 
+// TestOutputsInTheWay gives outputs that cannot be written: the build must say so before it does anything.
+func TestOutputsInTheWay(t *testing.T) {
+	h := newHouse(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, layout, tarball, want string }{
+		{"layout", file, "", "OCI layout " + file + " cannot be written: " + file + " is not a directory"},
+		{"tarball", "", dir, "tarball " + dir + " cannot be written: it is a directory; give the name of a file"},
+		{"tarball below a file", "", file + "/x.tar", "tarball " + file + "/x.tar cannot be written: " + file + " is not a directory"},
+		{"no permission", "/proc/self", "", "OCI layout /proc/self cannot be written: directory /proc/self: "}, // not even by root
+	} {
+		r := h.request(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY nope /\n"})
+		r.Output.Layout, r.Output.Tarball = tt.layout, tt.tarball
+		_, err := h.Build(t.Context(), r)
+		if err == nil || ExitCode(err) != ExitEnvironment || !strings.HasPrefix(Cause(err), tt.want) {
+			t.Errorf("%s: exit code %d, %v; want %q", tt.name, ExitCode(err), err, tt.want)
+		}
+	}
+	r := h.request(t, map[string]string{"Dockerfile": "FROM scratch\nLABEL a=b\n"})
+	r.Output.NoPush, r.Output.Tarball = true, filepath.Join(dir, "a", "b", "x.tar")
+	if _, err := h.Build(t.Context(), r); err != nil {
+		t.Errorf("a directory that can be made: %v", err)
+	}
+}
+
 func TestSeveralPlatforms(t *testing.T) {
 	h := newHouse(t)
 	r := h.request(t, map[string]string{"Dockerfile": `

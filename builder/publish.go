@@ -47,13 +47,13 @@ func (b *Builder) publish(ctx context.Context, o Output, images []platformImage,
 	}
 	if o.Layout != "" {
 		if err := writeLayout(o, it, digest); err != nil {
-			return nil, fmt.Errorf("OCI layout %s: %w", o.Layout, err)
+			return nil, &environmentError{fmt.Errorf("OCI layout %s: %w", o.Layout, err)}
 		}
 		b.Log.Info(fmt.Sprintf("wrote OCI layout %s", o.Layout))
 	}
 	if o.Tarball != "" {
 		if err := writeTarball(o, images[0].Image); err != nil {
-			return nil, fmt.Errorf("tarball %s: %w", o.Tarball, err)
+			return nil, &environmentError{fmt.Errorf("tarball %s: %w", o.Tarball, err)}
 		}
 		b.Log.Info(fmt.Sprintf("wrote tarball %s", o.Tarball))
 	}
@@ -65,6 +65,47 @@ func (b *Builder) publish(ctx context.Context, o Output, images []platformImage,
 		res.Destinations = dests
 	}
 	return res, b.announce(images, indexed, res)
+}
+
+// probeFiles finds out by writing, before anything is built, whether the layout and the tarball can be written. It makes missing directories.
+func (o Output) probeFiles() error {
+	if o.Layout != "" {
+		if err := probeDirectory(o.Layout); err != nil {
+			return &environmentError{fmt.Errorf("OCI layout %s cannot be written: %w", o.Layout, err)}
+		}
+	}
+	if o.Tarball == "" {
+		return nil
+	}
+	err := probeDirectory(filepath.Dir(o.Tarball))
+	if info, statErr := os.Stat(o.Tarball); err == nil && statErr == nil && info.IsDir() {
+		err = errors.New("it is a directory; give the name of a file")
+	}
+	if err != nil {
+		return &environmentError{fmt.Errorf("tarball %s cannot be written: %w", o.Tarball, err)}
+	}
+	return nil
+}
+
+// probeDirectory makes a directory where there is none, and writes into it.
+func probeDirectory(dir string) error {
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is not a directory", dir)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".kaniko-go-probe-")
+	if err != nil {
+		var at *os.PathError // with the name of a file that the reader has never heard of
+		if errors.As(err, &at) {
+			err = fmt.Errorf("directory %s: %w", dir, at.Err)
+		}
+		return err
+	}
+	// A full disk takes an empty file and no byte of content.
+	_, err = f.WriteString("probe")
+	return errors.Join(err, f.Close(), os.Remove(f.Name()))
 }
 
 // index puts the images of several platforms under one digest.
