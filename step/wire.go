@@ -47,7 +47,7 @@ func newBuilder(cfg *config.Config, status isolation.Status, log *zap.Logger) (*
 	})
 	client, err := registry.New(registryOptions(cfg, log, out))
 	if err != nil {
-		return nil, err
+		return nil, &configError{err} // a certificate that cannot be read
 	}
 	return &builder.Builder{Registry: client, Isolation: isolated(status, cfg), Log: out}, nil
 }
