@@ -47,8 +47,12 @@ type Secrets []Secret
 // the secret itself there by mistake.
 func (s *Secrets) Decode(value string) error {
 	*s = nil
+	list, err := items(value)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for n, item := range items(value) {
+	for n, item := range list {
 		secret, err := parseSecret(strings.TrimSpace(item))
 		if err == nil && slices.ContainsFunc(*s, func(other Secret) bool { return other.ID == secret.ID }) {
 			err = errors.New("an earlier item has the same id")
@@ -154,8 +158,12 @@ type Agents []Agent
 // of items: people put the key itself there by mistake.
 func (a *Agents) Decode(value string) error {
 	*a = nil
+	list, err := items(value)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for n, item := range items(value) {
+	for n, item := range list {
 		agent, err := parseAgent(strings.TrimSpace(item))
 		if err == nil && slices.ContainsFunc(*a, func(other Agent) bool { return other.ID == agent.ID }) {
 			err = errors.New("an earlier item has the same id; several keys of one id are joined by commas")

@@ -155,23 +155,29 @@ type List []string
 // Decode implements envconfig.Decoder.
 func (l *List) Decode(value string) error {
 	*l = nil
-	for _, item := range items(value) {
+	list, err := items(value)
+	for _, item := range list {
 		*l = append(*l, strings.TrimSpace(item))
 	}
-	return nil
+	return err
 }
 
 // items splits a list variable and drops what is blank. It keeps the spaces of
-// the others, which may belong to a value.
-func items(value string) []string {
+// the others, which may belong to a value. What begins as an array of strings
+// and is none was meant as one: nothing that goes into a list begins so.
+func items(value string) ([]string, error) {
 	var list []string
 	if err := json.Unmarshal([]byte(value), &list); err != nil {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(value), "["); ok && strings.HasPrefix(strings.TrimSpace(rest), `"`) {
+			// Joined, and so said without the value, which may be a secret.
+			return nil, errors.Join(errors.New("it begins as a JSON array of strings and is none; write one, or one item a line"))
+		}
 		list = strings.Split(value, "\n")
 		for i := range list {
 			list[i] = strings.TrimSuffix(list[i], "\r")
 		}
 	}
-	return slices.DeleteFunc(list, func(s string) bool { return strings.TrimSpace(s) == "" })
+	return slices.DeleteFunc(list, func(s string) bool { return strings.TrimSpace(s) == "" }), nil
 }
 
 // Pair is KEY=VALUE. Bare is true for a KEY without "=".
@@ -187,8 +193,12 @@ type Pairs []Pair
 // arguments are not secrets, but people do put secrets there.
 func (p *Pairs) Decode(value string) error {
 	*p = nil
+	list, err := items(value)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for n, item := range items(value) {
+	for n, item := range list {
 		key, val, found := strings.Cut(item, "=")
 		key = strings.TrimSpace(key)
 		if key == "" || strings.ContainsAny(key, " \t\n") {
@@ -320,8 +330,12 @@ func (u *Ulimits) Decode(value string) error {
 
 // eachItem calls f for the trimmed items and names the item in its errors.
 func eachItem(value string, f func(item string) error) error {
+	list, err := items(value)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for _, item := range items(value) {
+	for _, item := range list {
 		item = strings.TrimSpace(item)
 		if err := f(item); err != nil {
 			errs = append(errs, fmt.Errorf("%q: %w", item, err))
