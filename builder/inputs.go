@@ -78,7 +78,10 @@ func (b *Builder) gather(r Request, in *inputs) (err error) {
 		return err
 	}
 	in.caches, in.unpacked = b.openCaches(r, in.disk, in.images.kept), b.openUnpacked(r, in.images.kept)
-	if in.secrets, err = readSecrets(r.Secrets); err != nil {
+	missing := func(id, file string) {
+		b.Log.Warn(fmt.Sprintf("secret %s: there is no file %s; a RUN that does not require it goes on without", id, file))
+	}
+	if in.secrets, err = readSecrets(r.Secrets, missing); err != nil {
 		return err
 	}
 	if in.agents, err = openAgents(r.SSH); err != nil {

@@ -173,8 +173,9 @@ func (r *run) secretMount(m *mounted, pm plan.Mount) error {
 	return nil
 }
 
-// readSecrets reads all secrets, before the first RUN could get at their files.
-func readSecrets(in map[string]Secret) (map[string][]byte, error) {
+// readSecrets reads all secrets, before the first RUN could get at their files. One that is not there is told to missing, and not
+// found by the RUN that asks for it.
+func readSecrets(in map[string]Secret, missing func(id, file string)) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	for id, s := range in {
 		value := s.Value
@@ -182,7 +183,8 @@ func readSecrets(in map[string]Secret) (map[string][]byte, error) {
 			var err error
 			value, err = readSmall(s.File, secretLimit)
 			if errors.Is(err, fs.ErrNotExist) {
-				continue // then it is not found by the RUN that asks for it
+				missing(id, s.File)
+				continue
 			}
 			if err != nil {
 				return nil, &setupError{fmt.Errorf("secret %s: %w", id, err)}
