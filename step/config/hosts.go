@@ -95,6 +95,9 @@ func checkHost(host string) error {
 	if scheme, _, found := strings.Cut(host, "://"); found {
 		return fmt.Errorf("leave out %s://", scheme)
 	}
+	if strings.ContainsAny(host, ", ;") { // the name package lets hosts have them
+		return errors.New("not a registry; write HOST or HOST:PORT; several go one a line")
+	}
 	if _, err := name.NewRegistry(host, name.StrictValidation); err != nil {
 		return errors.New("not a registry; write HOST or HOST:PORT")
 	}

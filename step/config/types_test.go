@@ -26,3 +26,13 @@ func TestListsThatAreNoJSON(t *testing.T) {
 		t.Errorf("%q, %v", l, err)
 	}
 }
+
+func TestSeveralHostsInOneItem(t *testing.T) {
+	for _, variable := range []string{"KANIKO_INSECURE_REGISTRY", "KANIKO_SKIP_TLS_VERIFY_REGISTRY", "KANIKO_REGISTRY_MIRROR", "KANIKO_REGISTRY_TOKEN_REALM"} {
+		setEnv(t, map[string]string{"KANIKO_MODE": "check", variable: "a.example,b.example"})
+		want := variable + "=a.example,b.example: not a registry; write HOST or HOST:PORT; several go one a line"
+		if _, err := Load(); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}

@@ -205,6 +205,7 @@ func (c *Config) checkRegistries() error {
 		{"KANIKO_INSECURE_REGISTRY", c.InsecureRegistry, checkHost},
 		{"KANIKO_SKIP_TLS_VERIFY_REGISTRY", c.SkipTLSVerifyRegistry, checkHost},
 		{"KANIKO_REGISTRY_MIRROR", c.RegistryMirror, checkMirror},
+		{"KANIKO_REGISTRY_TOKEN_REALM", c.RegistryTokenRealm, checkHost},
 	} {
 		for _, item := range list.items {
 			if err := list.check(item); err != nil {
