@@ -4,10 +4,12 @@ package fetch
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net"
 	"net/http"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/go-git/go-git/v6/plumbing"
 	formatcfg "github.com/go-git/go-git/v6/plumbing/format/config"
+	"github.com/go-git/go-git/v6/plumbing/format/packfile"
 	"github.com/go-git/go-git/v6/plumbing/format/pktline"
 	"github.com/go-git/go-git/v6/plumbing/protocol"
 	"github.com/go-git/go-git/v6/plumbing/protocol/capability"
@@ -505,8 +508,15 @@ func (g *git) download(ctx context.Context, repo *repository, choose pick, f *os
 	var line *pktline.ErrorLine
 	switch {
 	case err == nil:
+		if !repo.remote.isHTTP() {
+			if err := whole(f, newHash(repo.format)); err != nil {
+				return err
+			}
+		}
 		repo.shallow, err = sink.Shallow()
 		return err
+	case errors.Is(err, packfile.ErrEmptyPackfile):
+		return stalled(ctx, io.ErrUnexpectedEOF) // as whole says, at the very beginning
 	case deep || !repo.target.bySHA || !errors.As(err, &line):
 		return stalled(ctx, err)
 	case s.isVersion2() && isRefusal(err):
@@ -515,6 +525,30 @@ func (g *git) download(ctx context.Context, repo *repository, choose pick, f *os
 	default:
 		return fmt.Errorf("%w: %w", errNotByName, err)
 	}
+}
+
+// whole reports an unexpected end of a pack, which ends with the sum of the rest. Only http tells a connection that broke from an answer
+// that has ended.
+func whole(f *os.File, h hash.Hash) error {
+	end, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return local(err)
+	}
+	sum := make([]byte, h.Size())
+	body := end - int64(len(sum))
+	if body < 0 {
+		return io.ErrUnexpectedEOF
+	}
+	if _, err := io.Copy(h, io.NewSectionReader(f, 0, body)); err != nil {
+		return local(err)
+	}
+	if _, err := f.ReadAt(sum, body); err != nil {
+		return local(err)
+	}
+	if !bytes.Equal(h.Sum(nil), sum) {
+		return io.ErrUnexpectedEOF
+	}
+	return nil
 }
 
 // packSink is where the transport puts what it fetches. It is a repository in memory that keeps the pack out of it, so
