@@ -3,7 +3,7 @@
 # Does nothing, and says so, where it is not root on a Debian with apt-get: there the tests skip what they cannot do.
 set -euo pipefail
 
-wanted=(buildah busybox-static bzip2 docker-registry gcc git libc6-dev libcap2-bin libseccomp-dev mmdebstrap pkg-config runc skopeo uidmap umoci util-linux xz-utils zstd)
+wanted=(buildah busybox-static bzip2 docker-registry gcc git libc6-dev libcap2-bin libseccomp-dev mmdebstrap openssh-client openssh-server pkg-config runc skopeo uidmap umoci util-linux xz-utils zstd)
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
   echo "packages: not root on Debian; the tests that need ${wanted[*]} skip where they are missing" >&2

@@ -7,6 +7,8 @@ package contexts
 
 import (
 	"context"
+	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +16,8 @@ import (
 
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
+
+var full = flag.Bool("full", false, "also what takes long: 2 GiB in slow compressions and in object stores, servers that are not there, more places to cut")
 
 // binary is the program under test; stores is the one that serves object stores, "" where it could not be made.
 var binary, stores, noStores string
@@ -32,11 +36,11 @@ func build(t *testing.T, location string, env map[string]string, stdin string) t
 	all := map[string]string{
 		"KANIKO_CONTEXT": location, "KANIKO_NO_PUSH": "true", "SOURCE_DATE_EPOCH": "0", "NO_PROXY": "*",
 		// What the AWS SDK would ask the machine for.
-		"AWS_EC2_METADATA_DISABLED": "true", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+		"AWS_EC2_METADATA_DISABLED": "true",
 	}
-	for k, v := range env {
-		all[k] = v
-	}
+	owner, _, _ := awsKeys()
+	maps.Copy(all, owner.env())
+	maps.Copy(all, env)
 	b := testenv.Build{Binary: binary, Env: all}
 	if stdin != "" {
 		b.Binary, b.Args = "/bin/sh", []string{"-c", `exec "$0" < "$1"`, binary, stdin}

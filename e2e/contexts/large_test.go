@@ -4,51 +4,105 @@ package contexts
 
 import (
 	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/kaniko-go/kaniko-go/e2e/testenv"
 )
 
-// TestLarge builds from an archive of 2 GiB of which 1 MiB is needed: from a web server that makes it as it goes, where the
-// Dockerfile comes first and where it comes last.
+// TestLarge builds from an archive of 2 GiB of which 1 MiB is needed: from a web server that makes it as it goes, in every compression, where the
+// Dockerfile comes first and where it comes last; and from S3.
 func TestLarge(t *testing.T) {
-	for _, last := range []bool{false, true} {
-		name := "the Dockerfile first"
-		if last {
-			name = "the Dockerfile last"
-		}
-		t.Run(name, func(t *testing.T) {
-			s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+	for _, tt := range []struct {
+		name, pack string
+		last, slow bool
+	}{
+		{name: "plain"},
+		{name: "plain, the Dockerfile last", last: true},
+		{name: "gzip", pack: "gzip -1"},
+		{name: "gzip, the Dockerfile last", pack: "gzip -1", last: true, slow: true},
+		{name: "zstd", pack: "zstd -1"},
+		{name: "xz", pack: "xz -0", slow: true},
+		{name: "bzip2", pack: "bzip2 -1", slow: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.slow && !*full {
+				t.Skip("takes minutes: -full")
+			}
+			s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				rw.Header().Set("ETag", `"1"`)
-				_ = writeLarge(rw, last) // the builder may stop listening
+				_ = writeLarge(rw, tt.last, packer(r.Context(), tt.pack)) // the builder may stop listening
 			}))
 			defer s.Close()
-			dir := testenv.Dir(t)
-			cmd := exec.CommandContext(t.Context(), binary)
-			var log strings.Builder
-			cmd.Stderr, cmd.Dir = &log, dir
-			cmd.Env = []string{"PATH=/usr/bin:/bin", "KANIKO_CONTEXT=" + s.URL + "/large.tar", "KANIKO_NO_PUSH=true", "KANIKO_DIR=" + filepath.Join(dir, "work"), "KANIKO_ISOLATION=auto"}
-			if err := cmd.Run(); err != nil {
-				t.Fatalf("%v: %s", err, log.String())
-			}
-			usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-			if !ok {
-				t.Fatal("no usage")
-			}
-			t.Logf("%d MiB of memory at most, %d MiB written, %.1f s of processor time; %s", usage.Maxrss>>10, usage.Oublock>>11,
-				(cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds(), keptLine(log.String()))
-			if usage.Maxrss > 100<<10 {
-				t.Errorf("%d KiB of memory", usage.Maxrss)
-			}
+			frugal(t, map[string]string{"KANIKO_CONTEXT": s.URL + "/large.tar"})
 		})
+	}
+	t.Run("S3", func(t *testing.T) {
+		if !*full {
+			t.Skip("needs 6 GiB of disk: -full")
+		}
+		w := newWorld(t)
+		store, _ := w.stores(t)
+		if store == "" {
+			t.Skip(noStores)
+		}
+		if err := uploadLarge(t.Context(), awsClient(store), filepath.Join(testenv.Dir(t), "large")); err != nil {
+			t.Fatal(err)
+		}
+		env := awsEnv(store)
+		owner, _, _ := awsKeys()
+		for k, v := range owner.env() {
+			env[k] = v
+		}
+		env["KANIKO_CONTEXT"] = "s3://bucket/large.tar.gz"
+		frugal(t, env)
+	})
+}
+
+// largeLimit is how long a build from 2 GiB may take; bzip2 alone needs minutes.
+const largeLimit = 10 * time.Minute
+
+// frugal builds, and says and limits what that takes.
+func frugal(t *testing.T, env map[string]string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), largeLimit)
+	defer cancel()
+	dir := testenv.Dir(t)
+	cmd := exec.CommandContext(ctx, binary)
+	var log strings.Builder
+	cmd.Stderr, cmd.Dir = &log, dir
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "KANIKO_NO_PUSH=true", "KANIKO_DIR=" + filepath.Join(dir, "work"), "KANIKO_ISOLATION=auto"}
+	for k, v := range env {
+		cmd.Env = append(cmd.Env, k+"="+v)
+	}
+	start := time.Now()
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %s", err, log.String())
+	}
+	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		t.Fatal("no usage")
+	}
+	t.Logf("%d MiB of memory at most, %d MiB written, %.1f s of processor time in %.1f s; %s", usage.Maxrss>>10, usage.Oublock>>11,
+		(cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds(), time.Since(start).Seconds(), keptLine(log.String()))
+	if usage.Maxrss > 100<<10 {
+		t.Errorf("%d KiB of memory", usage.Maxrss)
 	}
 }
 
@@ -61,39 +115,109 @@ func keptLine(log string) string {
 	return ""
 }
 
-// writeLarge writes 2 GiB in files of 16 MiB, one of 1 MiB, and a Dockerfile that names that.
-func writeLarge(w io.Writer, last bool) error {
-	tw := tar.NewWriter(w)
-	put := func(name string, data []byte) error {
-		if err := tw.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(data))}); err != nil {
-			return err
+// packer compresses a piece of an archive with a program, "" for none. The pieces of an archive may be compressed one by one: what
+// decompresses goes on with the next.
+func packer(ctx context.Context, command string) func([]byte) ([]byte, error) {
+	return func(data []byte) ([]byte, error) {
+		if command == "" {
+			return data, nil
 		}
-		_, err := tw.Write(data)
-		return err
+		args := strings.Fields(command)
+		cmd := exec.CommandContext(ctx, args[0], append(args[1:], "-c")...)
+		cmd.Stdin = bytes.NewReader(data)
+		return cmd.Output()
 	}
+}
+
+// writeLarge writes 2 GiB in files of 16 MiB, one of 1 MiB, and a Dockerfile that names that.
+func writeLarge(w io.Writer, last bool, pack func([]byte) ([]byte, error)) error {
 	random := rand.NewChaCha8([32]byte{})
 	data := make([]byte, 16<<20)
 	_, _ = random.Read(data) // never fails
+	unneeded, err := pack(data)
+	if err != nil {
+		return err
+	}
+	needed, err := pack(data[:1<<20])
+	if err != nil {
+		return err
+	}
 	text := []byte("FROM scratch\nCOPY needed /\n")
+	put := func(name string, size int, packed []byte) error {
+		var header bytes.Buffer
+		if err := tar.NewWriter(&header).WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(size)}); err != nil {
+			return err
+		}
+		first, err := pack(header.Bytes())
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(append(first, packed...))
+		return err
+	}
+	dockerfile := func() error {
+		packed, err := pack(append(text, make([]byte, 512-len(text))...))
+		if err != nil {
+			return err
+		}
+		return put("Dockerfile", len(text), packed)
+	}
 	if !last {
-		if err := put("Dockerfile", text); err != nil {
+		if err := dockerfile(); err != nil {
 			return err
 		}
 	}
 	for i := range 128 {
-		if err := put("unneeded/"+string(rune('a'+i%26))+strings.Repeat("x", i/26), data); err != nil {
+		if err := put("unneeded/"+string(rune('a'+i%26))+strings.Repeat("x", i/26), len(data), unneeded); err != nil {
 			return err
 		}
 		if i == 64 {
-			if err := put("needed", data[:1<<20]); err != nil {
+			if err := put("needed", 1<<20, needed); err != nil {
 				return err
 			}
 		}
 	}
 	if last {
-		if err := put("Dockerfile", text); err != nil {
+		if err := dockerfile(); err != nil {
 			return err
 		}
 	}
-	return tw.Close()
+	end, err := pack(make([]byte, 1024))
+	if err == nil {
+		_, err = w.Write(end)
+	}
+	return err
+}
+
+// uploadLarge uploads the archive in parts.
+func uploadLarge(ctx context.Context, c *s3.Client, name string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	if err := writeLarge(f, false, packer(ctx, "gzip -1")); err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	bucket, key := aws.String("bucket"), aws.String("large.tar.gz")
+	upload, err := c.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: bucket, Key: key})
+	if err != nil {
+		return err
+	}
+	const part = 512 << 20
+	var done []types.CompletedPart
+	for off := int64(0); off < size; off += part {
+		number := aws.Int32(int32(off/part) + 1)
+		out, err := c.UploadPart(ctx, &s3.UploadPartInput{Bucket: bucket, Key: key, UploadId: upload.UploadId, PartNumber: number, Body: io.NewSectionReader(f, off, min(part, size-off))})
+		if err != nil {
+			return fmt.Errorf("part %d: %w", *number, err)
+		}
+		done = append(done, types.CompletedPart{ETag: out.ETag, PartNumber: number, ChecksumCRC32: out.ChecksumCRC32, ChecksumCRC64NVME: out.ChecksumCRC64NVME})
+	}
+	_, err = c.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{Bucket: bucket, Key: key, UploadId: upload.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: done}})
+	return err
 }

@@ -117,9 +117,10 @@ func (w *world) places(t *testing.T) []place {
 			place{name: "stdin" + kind, location: "tar://stdin", stdin: filepath.Join(w.objects, name)},
 			place{name: "http" + kind, location: web + "/" + name})
 	}
+	list = append(list, w.sshPlaces(t)...)
 	s3, google := w.stores(t)
 	return append(list,
-		place{name: "s3", location: "s3://bucket/context.tar.gz", env: map[string]string{"S3_ENDPOINT": s3, "S3_FORCE_PATH_STYLE": "true"}, skip: noStores},
+		place{name: "s3", location: "s3://bucket/context.tar.gz", env: awsEnv(s3), skip: noStores},
 		place{name: "gs", location: "gs://bucket", env: map[string]string{"STORAGE_EMULATOR_HOST": google}, skip: noStores},
 		place{name: "bucket", location: "", env: map[string]string{"KANIKO_BUCKET": "bucket/context.tar.gz", "STORAGE_EMULATOR_HOST": google}, skip: noStores})
 }
@@ -150,8 +151,14 @@ func (w *world) web(t *testing.T, authorization string, versions bool) string {
 	return s.URL
 }
 
-// git serves the repository by git's own program, to who has the password.
+// git serves the repositories by git's own program, to who has the password, and returns the address of one.
 func (w *world) git(t *testing.T) string {
+	t.Helper()
+	return w.gitBy(t, func(*http.Request) {})
+}
+
+// gitBy is git with something that sees every request first.
+func (w *world) gitBy(t *testing.T, see func(*http.Request)) string {
 	t.Helper()
 	out, err := exec.Command("git", "--exec-path").Output()
 	if err != nil {
@@ -164,6 +171,7 @@ func (w *world) git(t *testing.T) string {
 			http.Error(rw, "who are you?", http.StatusUnauthorized)
 			return
 		}
+		see(r)
 		(&cgi.Handler{Path: backend, Env: []string{
 			"GIT_PROJECT_ROOT=" + w.repositories, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=/dev/null",
 			"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
@@ -184,13 +192,15 @@ func buildStores(ctx context.Context, dir string) (program, reason string) {
 	return program, ""
 }
 
-// stores serves the archives as objects.
+// stores serves the archives as objects of Amazon's store and Google's, in the buckets "bucket" and "public".
 func (w *world) stores(t *testing.T) (s3, google string) {
 	t.Helper()
 	if stores == "" {
 		return "", ""
 	}
-	cmd := exec.CommandContext(t.Context(), stores, w.objects)
+	cmd := exec.CommandContext(t.Context(), stores, w.objects, testenv.Dir(t), startKeys(t))
+	var said strings.Builder
+	cmd.Stderr = &said
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -209,9 +219,14 @@ func (w *world) stores(t *testing.T) (s3, google string) {
 	lines := bufio.NewScanner(out)
 	for _, to := range []*string{&s3, &google} {
 		if !lines.Scan() {
-			t.Fatal("the object stores did not start")
+			_ = in.Close()
+			_ = cmd.Wait()
+			t.Fatalf("the object stores did not start: %s", said.String())
 		}
 		*to = lines.Text()
+	}
+	if err := w.fillS3(t.Context(), s3); err != nil {
+		t.Fatal(err)
 	}
 	return s3, google
 }
