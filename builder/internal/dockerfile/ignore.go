@@ -100,6 +100,13 @@ func (m *Matcher) Match(name string, parent Info) (ignored bool, info Info) {
 		// Only an Info of another Matcher gets here; answer without it.
 		ignored, matched, _ = pm.MatchesUsingParentResults(name, patternmatcher.MatchInfo{})
 	}
+	if !ignored && len(m.reincluded) > 0 {
+		// A pattern that matches a directory that was hidden already is not remembered for what is in it. Asked without memory,
+		// the matcher knows; BuildKit asks both ways, and sends such a file without its content.
+		if again, err := pm.MatchesOrParentMatches(name); err == nil {
+			ignored = again
+		}
+	}
 	return ignored, Info{matched: matched}
 }
 

@@ -23,6 +23,7 @@ func TestMatcher(t *testing.T) {
 		{"double star", "**/*.o\nx/**\n", []string{"x.o", "d/e/x.o", "x/y", "x/y/z"}, []string{"x", "y"}},
 		{"again", "*\n!keep\n!src/**/*.go\n", []string{"a", "src", "src/x.c"}, []string{".", "keep", "keep/all", "src/a.go", "src/d/a.go"}},
 		{"last match wins", "!a\na\n!a/b\na/b/c\n", []string{"a", "a/x", "a/b/c"}, []string{"a/b", "a/b/d"}},
+		{"ignored twice, again and not", "*\n!s/**/*.go\ns/**/gen\n!s/a/gen/k.go\n", []string{"s/a/gen/l.go", "s/gen/x.go", "s/b/t"}, []string{"s/a/gen/k.go", "s/m.go", "s/a/a.go"}},
 		{"question and class", "?.[ch]\n", []string{"a.c", "b.h"}, []string{"ab.c", "a.o"}},
 		{"escaped", `\!a` + "\n", []string{"!a"}, []string{"a"}},
 	} {
