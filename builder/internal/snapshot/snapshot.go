@@ -72,6 +72,9 @@ func (s *scanner) meta(p string, st *unix.Stat_t, old *tree.Inode) tree.Meta {
 // the Tree has there, or nil; it is returned itself if nothing differs.
 func (s *scanner) inode(dir *os.File, name, p string, st *unix.Stat_t, old *tree.Inode) (*tree.Inode, error) {
 	m := s.meta(p, st, old)
+	if ino := s.linked[st.Ino]; ino != nil && st.Nlink > 1 {
+		return ino, nil
+	}
 	var ino *tree.Inode
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -96,13 +99,13 @@ func (s *scanner) inode(dir *os.File, name, p string, st *unix.Stat_t, old *tree
 	if old != nil && old.SameMeta(ino) && old.MTime == ino.MTime {
 		return old, nil
 	}
+	if ino.Shared = st.Nlink > 1; ino.Shared {
+		s.linked[st.Ino] = ino
+	}
 	return ino, nil
 }
 
 func (s *scanner) file(dir *os.File, name, p string, st *unix.Stat_t, m tree.Meta, old *tree.Inode) (*tree.Inode, error) {
-	if ino := s.linked[st.Ino]; ino != nil && st.Nlink > 1 {
-		return ino, nil
-	}
 	var err error
 	if m.Xattrs, err = capability(dir, name); err != nil {
 		return nil, err
