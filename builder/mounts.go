@@ -151,6 +151,9 @@ func (r *run) secretMount(m *mounted, pm plan.Mount) error {
 		if pm.Required {
 			return fmt.Errorf("secret %s: not found", pm.ID)
 		}
+		if pm.Env != "" {
+			m.env = append(m.env, pm.Env+"=") // set and empty, as BuildKit has it
+		}
 		return nil
 	}
 	if pm.Env != "" {
