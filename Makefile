@@ -25,7 +25,7 @@ SEED ?=
 # In CI nothing may be skipped: make test NOSKIP=-no-skip
 NOSKIP ?=
 
-.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth e2e-cache full-cache oracle full-oracle full-corpus full-hostile full-faults e2e-pods full-pods \
+.PHONY: help build test lint generate golden fuzz e2e e2e-corpus corpus-fifth e2e-cache full-cache oracle full-oracle full-corpus full-hostile full-contexts full-faults e2e-pods full-pods \
   cluster cluster-up cluster-down e2e-cluster full-cluster bench demo \
   cross images size release catalog dist bundle e2e-bundle clean force
 
@@ -126,6 +126,10 @@ full-hostile: build ## all hostile layers, images and contexts; thousands of ugl
 	go test -count=1 -timeout 30m ./builder/internal/layer ./builder/internal/snapshot ./builder/registry ./results
 	go test -count=1 -timeout 30m ./builder -v -run 'TestCorruption' | grep -v '^=== '
 	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 60m ./e2e/hostile -v -hostile.sample 60 | grep -v -e '^=== ' -e '    --- PASS'
+
+full-contexts: build ## build contexts from every kind of server, also 2 GiB in every compression and from S3, and a million files (half an hour)
+	e2e/packages.sh
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -count=1 -timeout 60m -v $(TESTFLAGS) ./e2e/contexts -full | grep -E '^(ok|FAIL|---)|^    [a-z0-9]+_test.go|^        '
 
 full-faults: ## a registry that fails: every request, every fault, 20 seeds; and the specification's conformance suite (ten minutes)
 	go test -count=1 -timeout 60m -v ./e2e/faults -full | grep -E '^(ok|FAIL|---)|^    [a-z]+_test.go|^        '
