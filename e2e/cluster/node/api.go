@@ -14,18 +14,24 @@ import (
 	"time"
 )
 
-// groups are where the API has the kinds that Get reads.
-var groups = map[string]string{
-	"pod": "/api/v1", "serviceaccount": "/api/v1",
-	"taskrun": "/apis/tekton.dev/v1", "pipelinerun": "/apis/tekton.dev/v1",
-	"workflow": "/apis/argoproj.io/v1alpha1",
+// group is where the API has a kind that Get reads; "" if Get does not.
+func group(kind string) string {
+	switch kind {
+	case "pod", "serviceaccount":
+		return "/api/v1"
+	case "taskrun", "pipelinerun":
+		return "/apis/tekton.dev/v1"
+	case "workflow":
+		return "/apis/argoproj.io/v1alpha1"
+	}
+	return ""
 }
 
 // Get reads an object, as the cluster's administrator, into a struct. Who waits for something asks often, and a kubectl for
 // each question would take more of the machine than what is waited for.
 func (n *Node) Get(ctx context.Context, namespace, kind, name string, into any) error {
-	group, ok := groups[kind]
-	if !ok {
+	group := group(kind)
+	if group == "" {
 		return fmt.Errorf("where the API has a %s is not known here", kind)
 	}
 	client, err := n.client()
