@@ -416,7 +416,8 @@ func workdir(op plan.Workdir, before *tree.Tree, times tree.Times) (*tree.Tree, 
 	return mkdirAll(before, op.Path, tree.Meta{Mode: 0o755, UID: uid, GID: gid, MTime: times.Now()})
 }
 
-// mkdirAll makes a directory and those above it, following links, if they are missing.
+// mkdirAll makes a directory and those above it, following links, if they are missing. As on disk, the directory in which the first
+// is made has the time of that.
 func mkdirAll(t *tree.Tree, p string, m tree.Meta) (*tree.Tree, error) {
 	real, ino, err := t.Resolve(p, true)
 	if err != nil {
@@ -429,11 +430,20 @@ func mkdirAll(t *tree.Tree, p string, m tree.Meta) (*tree.Tree, error) {
 		return t, nil
 	}
 	e := t.Edit()
-	done := ""
+	done, above := "", ""
 	for part := range strings.SplitSeq(real, "/") {
 		done = path.Join(done, part)
 		if e.Lookup(done) != nil {
+			above = done
 			continue
+		}
+		if above != "" {
+			touched := e.Lookup(above).Meta
+			touched.MTime = m.MTime
+			if err := e.SetMeta(above, touched); err != nil {
+				return nil, err
+			}
+			above = ""
 		}
 		if err := e.Put(done, tree.NewDir(m)); err != nil {
 			return nil, err
