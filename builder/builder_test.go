@@ -286,12 +286,22 @@ func TestExitCode(t *testing.T) {
 		{"corrupt layer", instruction(fmt.Errorf("layer: %w", layer.ErrIntegrity)), ExitIntegrity},
 		{"corrupt manifest", place(&registry.Error{Class: registry.Integrity}), ExitIntegrity},
 		{"isolation", place(&environmentError{errors.New("x")}), ExitEnvironment},
+		{"output", &outputError{"KANIKO_TAR_PATH", errors.New("x")}, ExitEnvironment},
 		{"RUN", instruction(&commandError{args: []string{"a"}, exit: &isolation.ExitError{Code: 7}}), ExitInstruction},
 		{"context", &setupError{errors.New("x")}, ExitConfig},
 	}
 	for _, tt := range tests {
 		if got := ExitCode(tt.err); got != tt.want {
 			t.Errorf("%s: exit code %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestCauseOfAFullDisk(t *testing.T) {
+	full := fmt.Errorf("write: %w", syscall.ENOSPC)
+	for want, err := range map[string]error{"KANIKO_DIR": full, "KANIKO_TAR_PATH": &outputError{"KANIKO_TAR_PATH", full}} {
+		if got := Cause(err); !strings.HasSuffix(got, ": the disk is full; give "+want+" a larger volume") {
+			t.Errorf("%q, want %s", got, want)
 		}
 	}
 }

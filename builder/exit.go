@@ -45,6 +45,15 @@ type environmentError struct{ err error }
 func (e *environmentError) Error() string { return e.err.Error() }
 func (e *environmentError) Unwrap() error { return e.err }
 
+// outputError is an output that could not be written; variable names its place.
+type outputError struct {
+	variable string
+	err      error
+}
+
+func (e *outputError) Error() string { return e.err.Error() }
+func (e *outputError) Unwrap() error { return e.err }
+
 // baseError is an image to begin with, or to copy from, whose layers cannot be read.
 type baseError struct{ err error }
 
@@ -82,6 +91,7 @@ func ExitCode(err error) int {
 		refused      *isolation.RefusedError
 		tampered     *isolation.TamperError
 		environment  *environmentError
+		output       *outputError
 		setup        *setupError
 		base         *baseError
 		instruction  *instructionError
@@ -96,7 +106,7 @@ func ExitCode(err error) int {
 	case errors.Is(err, layer.ErrIntegrity), errors.As(err, &tampered):
 		return ExitIntegrity
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS),
-		errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.As(err, &refused), errors.As(err, &environment):
+		errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.As(err, &refused), errors.As(err, &environment), errors.As(err, &output):
 		return ExitEnvironment
 	case errors.As(err, &base):
 		return ExitDockerfile
@@ -146,7 +156,11 @@ func registryCode(c registry.Class) int {
 func Cause(err error) string {
 	text := printable(strings.ReplaceAll(err.Error(), "\n", "; "))
 	if errors.Is(err, syscall.ENOSPC) {
-		text += ": the disk is full; give KANIKO_DIR a larger volume"
+		place := "KANIKO_DIR"
+		if output := (*outputError)(nil); errors.As(err, &output) {
+			place = output.variable
+		}
+		text += ": the disk is full; give " + place + " a larger volume"
 	}
 	return text
 }

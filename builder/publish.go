@@ -47,13 +47,13 @@ func (b *Builder) publish(ctx context.Context, o Output, images []platformImage,
 	}
 	if o.Layout != "" {
 		if err := writeLayout(o, it, digest); err != nil {
-			return nil, &environmentError{fmt.Errorf("OCI layout %s: %w", o.Layout, err)}
+			return nil, &outputError{"KANIKO_OCI_LAYOUT_PATH", fmt.Errorf("OCI layout %s: %w", o.Layout, err)}
 		}
 		b.Log.Info(fmt.Sprintf("wrote OCI layout %s", o.Layout))
 	}
 	if o.Tarball != "" {
 		if err := writeTarball(o, images[0].Image); err != nil {
-			return nil, &environmentError{fmt.Errorf("tarball %s: %w", o.Tarball, err)}
+			return nil, &outputError{"KANIKO_TAR_PATH", fmt.Errorf("tarball %s: %w", o.Tarball, err)}
 		}
 		b.Log.Info(fmt.Sprintf("wrote tarball %s", o.Tarball))
 	}
@@ -71,7 +71,7 @@ func (b *Builder) publish(ctx context.Context, o Output, images []platformImage,
 func (o Output) probeFiles() error {
 	if o.Layout != "" {
 		if err := probeDirectory(o.Layout); err != nil {
-			return &environmentError{fmt.Errorf("OCI layout %s cannot be written: %w", o.Layout, err)}
+			return &outputError{"KANIKO_OCI_LAYOUT_PATH", fmt.Errorf("OCI layout %s cannot be written: %w", o.Layout, err)}
 		}
 	}
 	if o.Tarball == "" {
@@ -82,7 +82,7 @@ func (o Output) probeFiles() error {
 		err = errors.New("it is a directory; give the name of a file")
 	}
 	if err != nil {
-		return &environmentError{fmt.Errorf("tarball %s cannot be written: %w", o.Tarball, err)}
+		return &outputError{"KANIKO_TAR_PATH", fmt.Errorf("tarball %s cannot be written: %w", o.Tarball, err)}
 	}
 	return nil
 }
