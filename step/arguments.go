@@ -58,7 +58,7 @@ func complain(log *zap.Logger, err error) int {
 		log.Error(line)
 	}
 	if len(lines) > 1 {
-		log.Error(fmt.Sprintf("%d problems with the configuration, see above", len(lines)))
+		log.Error(fmt.Sprintf("%d problems with the configuration: %s", len(lines), strings.Join(lines, "; ")))
 	}
 	return builder.ExitConfig
 }

@@ -113,7 +113,12 @@ func write(ctx context.Context, cfg *config.Config, status isolation.Status, log
 
 // prepare removes the results of an earlier run and proves that new ones can be written.
 func prepare(out results.Outputs) error {
-	if err := errors.Join(out.RemoveStale(), out.Probe()); err != nil {
+	stale := out.RemoveStale()
+	err := out.Probe()
+	if err == nil { // else the same place says the same once for every file
+		err = stale
+	}
+	if err != nil {
 		return &resultsError{err}
 	}
 	return nil
