@@ -279,7 +279,7 @@ type inventory struct {
 // list runs mode cache-list.
 func (c caching) list(t *testing.T, env map[string]string) inventory {
 	t.Helper()
-	o := testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: with(env, "KANIKO_MODE", "cache-list")}.Run(t)
+	o := testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: with(env, "KANIKO_MODE", "cache-list", "KANIKO_CACHE", "")}.Run(t)
 	if o.Code != 0 {
 		t.Fatalf("exit code %d\n%s", o.Code, o.Log)
 	}
@@ -337,7 +337,7 @@ func TestCacheListAndPrune(t *testing.T) {
 				t.Errorf("the directory has %v", kinds)
 			}
 			prune := func(more ...string) testenv.Outcome {
-				return testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: with(with(env, more...), "KANIKO_MODE", "cache-prune")}.Run(t)
+				return testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: with(with(env, more...), "KANIKO_MODE", "cache-prune", "KANIKO_CACHE", "")}.Run(t)
 			}
 			// Nothing is old.
 			if o := prune(); o.Code != 0 {

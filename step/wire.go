@@ -250,9 +250,7 @@ func cacheOptions(cfg *config.Config) builder.CacheOptions {
 	if slices.Contains(cfg.NoCache, "true") {
 		o.All = true
 	}
-	if cfg.Cache {
-		o.Repos = cfg.CacheRepos()
-	}
+	o.Repos = cfg.CacheRepos()
 	return o
 }
 
