@@ -25,7 +25,11 @@ import (
 // TestBombs has 16 GiB of zeros in every compression: refused by then that they are a GiB, with little memory.
 func TestBombs(t *testing.T) {
 	testenv.Need(t, "gzip", "zstd", "xz", "bzip2")
-	for _, command := range []string{"gzip -9", "zstd -19", "xz -6", "bzip2 -9"} {
+	commands := []string{"gzip -9", "zstd -19"}
+	if *full {
+		commands = append(commands, "xz -6", "bzip2 -9")
+	}
+	for _, command := range commands {
 		t.Run(command, func(t *testing.T) {
 			pack := packer(t.Context(), command)
 			var header bytes.Buffer
@@ -54,18 +58,19 @@ func TestBombs(t *testing.T) {
 	}
 }
 
-// TestManyEntries has a million files in an archive. One is needed.
+// TestManyEntries has a million files in an archive, or a sample of them. One is needed.
 func TestManyEntries(t *testing.T) {
-	if !*full {
-		t.Skip("a million files: -full")
+	directories := 100
+	if *full {
+		directories = 1000
 	}
 	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("ETag", `"1"`)
 		tw := tar.NewWriter(rw)
-		text := "FROM scratch\nCOPY d500/f500 /\n"
+		text := "FROM scratch\nCOPY d50/f500 /\n"
 		_ = tw.WriteHeader(&tar.Header{Name: "Dockerfile", Mode: 0o644, Size: int64(len(text))})
 		_, _ = io.WriteString(tw, text)
-		for i := range 1_000_000 {
+		for i := range directories * 1000 {
 			if tw.WriteHeader(&tar.Header{Name: fmt.Sprintf("d%d/f%d", i/1000, i%1000), Mode: 0o644}) != nil {
 				return // the builder listens no more
 			}

@@ -56,6 +56,7 @@ func newSSH(t *testing.T) *sshServer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// At that level bash does not read what the user has for logins.
 	config := filepath.Join(dir, "config")
 	mustWrite(t, config, fmt.Sprintf(`HostKey %s
 AuthorizedKeysFile %s.pub
@@ -66,6 +67,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 MaxStartups 100
+SetEnv SHLVL=2
 ForceCommand %s -c "$SSH_ORIGINAL_COMMAND"
 `, filepath.Join(dir, "host"), s.key, shell))
 	var said string
