@@ -4,12 +4,10 @@ package fetch
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"net"
 	"net/http"
@@ -509,7 +507,7 @@ func (g *git) download(ctx context.Context, repo *repository, choose pick, f *os
 	switch {
 	case err == nil:
 		if !repo.remote.isHTTP() {
-			if err := whole(f, newHash(repo.format)); err != nil {
+			if err := whole(f, repo.format); err != nil {
 				return err
 			}
 		}
@@ -527,26 +525,17 @@ func (g *git) download(ctx context.Context, repo *repository, choose pick, f *os
 	}
 }
 
-// whole reports an unexpected end of a pack, which ends with the sum of the rest. Only http tells a connection that broke from an answer
-// that has ended.
-func whole(f *os.File, h hash.Hash) error {
-	end, err := f.Seek(0, io.SeekCurrent)
+// whole reports an unexpected end where a pack does not end with the sum of the rest. Only http tells a connection that broke from
+// an answer that has ended.
+func whole(f *os.File, format formatcfg.ObjectFormat) error {
+	size, err := f.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return local(err)
 	}
-	sum := make([]byte, h.Size())
-	body := end - int64(len(sum))
-	if body < 0 {
+	if err := checkPack(f, size, newHash(format)); errors.Is(err, errPack) {
 		return io.ErrUnexpectedEOF
-	}
-	if _, err := io.Copy(h, io.NewSectionReader(f, 0, body)); err != nil {
-		return local(err)
-	}
-	if _, err := f.ReadAt(sum, body); err != nil {
-		return local(err)
-	}
-	if !bytes.Equal(h.Sum(nil), sum) {
-		return io.ErrUnexpectedEOF
+	} else if err != nil {
+		return err
 	}
 	return nil
 }
