@@ -55,6 +55,9 @@ func Open(dir, sub string) (*Context, error) {
 		return nil, fmt.Errorf("build context: %w", err)
 	}
 	root, err := os.OpenFile(real, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.ENOTDIR) {
+		return nil, fmt.Errorf("build context %s: it is a file, not a directory; an archive is named tar://%s", dir, dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("build context: %w", err)
 	}

@@ -217,3 +217,13 @@ func TestContextThroughALink(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestOpenFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "context.tar")
+	if err := os.WriteFile(name, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(name, ""); err == nil || !strings.Contains(err.Error(), "tar://"+name) {
+		t.Errorf("got %v", err)
+	}
+}
