@@ -127,7 +127,7 @@ func freePort(t *testing.T) int {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port //nolint:errcheck // it is one
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 // newKey makes a pair of keys and returns the file of the private one.
