@@ -37,7 +37,7 @@ build: ## the static binary, bin/kaniko-go
 
 test: build ## all tests; what this machine cannot do is skipped with the reason
 	e2e/packages.sh
-	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -json -timeout 15m $(TESTFLAGS) ./... | go run ./e2e/report $(NOSKIP)
+	KANIKO_GO_BINARY=$(CURDIR)/bin/kaniko-go go test -json -timeout 30m $(TESTFLAGS) ./... | go run ./e2e/report $(NOSKIP)
 
 e2e: build ## only the tests of the built binary
 	e2e/packages.sh

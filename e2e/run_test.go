@@ -102,19 +102,19 @@ func TestDaemon(t *testing.T) {
 	}
 }
 
-// TestStagesInParallel has four stages that wait four seconds each.
+// TestStagesInParallel has four stages that wait eight seconds each: 32, if one waited for the other.
 func TestStagesInParallel(t *testing.T) {
 	w := newWorld(t)
 	var d strings.Builder
 	d.WriteString("ARG BASE\n")
 	for _, s := range "abcd" {
-		fmt.Fprintf(&d, "FROM ${BASE} AS %c\nRUN sleep 4; echo %c > /%c\n", s, s, s)
+		fmt.Fprintf(&d, "FROM ${BASE} AS %c\nRUN sleep 8; echo %c > /%c\n", s, s, s)
 	}
 	d.WriteString("FROM ${BASE}\nCOPY --from=a /a /\nCOPY --from=b /b /\nCOPY --from=c /c /\nCOPY --from=d /d /\n")
 	destination := w.Host + "/parallel:1"
 	o := testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: w.env(files{"Dockerfile": d.String()}.write(t), destination, nil)}.Run(t)
 	mustSucceed(t, o, destination)
-	if o.Wall > 6*time.Second {
-		t.Errorf("four stages of four seconds took %v\n%s", o.Wall, o.Log)
+	if o.Wall > 28*time.Second {
+		t.Errorf("four stages of eight seconds took %v\n%s", o.Wall, o.Log)
 	}
 }
