@@ -29,11 +29,14 @@ if [ ! -e "$policy" ]; then
 fi
 quiet() {
   command -v systemctl >/dev/null || return 0
+  local unit
   for package in "${missing[@]}"; do
     case "$package" in
-      openssh-server) systemctl disable --quiet ssh.service || true ;;
-      docker-registry) systemctl disable --quiet docker-registry.service || true ;;
+      openssh-server) unit=ssh.service ;;
+      docker-registry) unit=docker-registry.service ;;
+      *) continue ;;
     esac
+    systemctl disable --quiet "$unit" || echo "packages: $unit could not be disabled; it may start with the machine" >&2
   done
 }
 for attempt in 1 2 3; do

@@ -22,6 +22,14 @@ var full = flag.Bool("full", false, "also what takes long: 2 GiB in slow compres
 // binary is the program under test; stores is the one that serves object stores, "" where it could not be made.
 var binary, stores, noStores string
 
+// needStores skips a test on a machine that cannot have the object stores, whose module is one of its own; in CI that is a failure.
+func needStores(t *testing.T) {
+	t.Helper()
+	if stores == "" {
+		t.Skip(noStores)
+	}
+}
+
 func TestMain(m *testing.M) {
 	testenv.Main(m, func(ctx context.Context, path, dir string) error {
 		binary = path

@@ -60,9 +60,7 @@ func TestGoogleLogins(t *testing.T) {
 	w := newWorld(t)
 	want := digest(t, build(t, w.dir, nil, ""))
 	_, store := w.stores(t)
-	if store == "" {
-		t.Skip(noStores)
-	}
+	needStores(t)
 	s := cloudtest.New(t, httptest.NewTLSServer)
 	other := cloudtest.New(t, httptest.NewTLSServer)
 	n := newInternet(t)
@@ -119,9 +117,7 @@ func TestGoogleEnds(t *testing.T) {
 	w := newWorld(t)
 	want := digest(t, build(t, w.dir, nil, ""))
 	_, store := w.stores(t)
-	if store == "" {
-		t.Skip(noStores)
-	}
+	needStores(t)
 	var ended atomic.Bool
 	token := func() string { return fmt.Sprintf("token-%t", ended.Load()) }
 	metadata := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {

@@ -222,9 +222,7 @@ func TestRedirects(t *testing.T) {
 func TestLyingStores(t *testing.T) {
 	w := newWorld(t)
 	s3, google := w.stores(t)
-	if s3 == "" {
-		t.Skip(noStores)
-	}
+	needStores(t)
 	lie := func(store string) string {
 		to, err := url.Parse(store)
 		if err != nil {
@@ -273,9 +271,7 @@ func TestLyingStores(t *testing.T) {
 func TestGoogleReplaced(t *testing.T) {
 	w := newWorld(t)
 	_, google := w.stores(t)
-	if google == "" {
-		t.Skip(noStores)
-	}
+	needStores(t)
 	x, through := newWire(t, google, 100_000)
 	x.onBreak(func() {
 		if err := w.replaceGoogle(google); err != nil {

@@ -60,9 +60,7 @@ func TestLarge(t *testing.T) {
 	t.Run("S3", func(t *testing.T) {
 		w := newWorld(t)
 		store, _ := w.stores(t)
-		if store == "" {
-			t.Skip(noStores)
-		}
+		needStores(t)
 		if err := uploadLarge(t.Context(), awsClient(store), filepath.Join(testenv.Dir(t), "large")); err != nil {
 			t.Fatal(err)
 		}

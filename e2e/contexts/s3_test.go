@@ -150,9 +150,7 @@ func TestAmazonLogins(t *testing.T) {
 	w := newWorld(t)
 	want := digest(t, build(t, w.dir, nil, ""))
 	store, _ := w.stores(t)
-	if store == "" {
-		t.Skip(noStores)
-	}
+	needStores(t)
 	owner, guest, late := awsKeys()
 	services := awsServices(t, guest)
 	n := newInternet(t)
@@ -239,9 +237,7 @@ func (w *world) clouds(t *testing.T, s3, google string) *internet {
 func TestAmazonReplaced(t *testing.T) {
 	w := newWorld(t)
 	store, _ := w.stores(t)
-	if store == "" {
-		t.Skip(noStores)
-	}
+	needStores(t)
 	x, through := newWire(t, store, 100_000)
 	x.onBreak(func() {
 		if err := w.putS3(context.Background(), awsClient(store), "bucket", "context.tar.gz", "context.tar.zst"); err != nil {

@@ -140,12 +140,11 @@ func (s *session) format() (formatcfg.ObjectFormat, error) {
 }
 
 // mayBeShallow reports whether the server can leave out history.
-func (s *session) mayBeShallow() bool {
+func (s *session) mayBeShallow(format formatcfg.ObjectFormat) bool {
 	c := s.Capabilities()
 	if !s.isVersion2() {
 		// The library does not read the answer where names are SHA-256. Servers that have such know protocol 2.
-		of, err := s.format()
-		return err == nil && of == formatcfg.SHA1 && c.Supports(capability.Shallow)
+		return format == formatcfg.SHA1 && c.Supports(capability.Shallow)
 	}
 	for _, v := range c.Get(capability.FetchCmd) {
 		if slices.Contains(strings.Fields(v), capability.Shallow) {
@@ -330,7 +329,7 @@ func (g *git) dialer(ctx context.Context) transport.DialContextFunc {
 		}
 		c := &watchedConn{Conn: conn, journey: j, left: g.opts.MaxPack + maxAdvertisement, wait: t.NoProgress}
 		c.timer = time.AfterFunc(c.wait, func() { c.end(errStalled) })
-		c.stop = context.AfterFunc(ctx, func() { c.end(context.Cause(ctx)) })
+		c.stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
 		return c, nil
 	}
 }
@@ -494,7 +493,7 @@ func (g *git) download(ctx context.Context, repo *repository, choose pick, f *os
 	if len(req.Wants) == 0 {
 		return notGiven(repo.target)
 	}
-	if !deep && s.mayBeShallow() {
+	if !deep && s.mayBeShallow(repo.format) {
 		req.Depth = 1
 	}
 	s.patience.Stop()
