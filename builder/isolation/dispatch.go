@@ -83,9 +83,13 @@ func undumpable() error {
 	return nil
 }
 
-// subreaper makes orphaned descendants our children instead of those of the container's first process.
-func subreaper() error {
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+// subreaper says whether orphaned descendants become our children instead of those of the container's first process.
+func subreaper(on bool) error {
+	var arg uintptr
+	if on {
+		arg = 1
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, arg, 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl(PR_SET_CHILD_SUBREAPER): %w", err)
 	}
 	return nil

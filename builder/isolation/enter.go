@@ -78,14 +78,15 @@ func launch() error {
 		return refusedClone(err)
 	}
 	go forward(signals, child.Process.Pid)
+	// What a killed builder leaves running comes to us. It may be killed as soon as it is introduced.
+	_ = subreaper(true)
 	refused := introduce(child.Process.Pid, spec, ready)
 	if refused == nil {
-		// What a killed builder leaves running comes to us.
-		_ = subreaper()
 		waitErr := child.Wait()
 		_ = sweepOrphans(child.Process.Pid)
 		endAs(child.ProcessState, waitErr)
 	}
+	_ = subreaper(false)
 	_ = child.Wait()
 	if st, ok := child.ProcessState.Sys().(syscall.WaitStatus); ok && st.Signaled() && st.Signal() != unix.SIGKILL {
 		endAs(child.ProcessState, nil) // We were told to stop while the builder was starting.
@@ -242,7 +243,7 @@ func setUp(spec builderSpec) (Status, error) {
 	if spec.Limit != "" {
 		s.Limit = errors.New(spec.Limit)
 	}
-	if err := errors.Join(dieWith(spec.Parent), undumpable(), subreaper()); err != nil {
+	if err := errors.Join(dieWith(spec.Parent), undumpable(), subreaper(true)); err != nil {
 		return s, err
 	}
 	// Nothing that is mounted here may appear in the pod, nor the other way round while a RUN looks.

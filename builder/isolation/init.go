@@ -96,7 +96,7 @@ type initProcess struct {
 }
 
 func (i *initProcess) prepare() error {
-	if err := errors.Join(undumpable(), subreaper()); err != nil {
+	if err := errors.Join(undumpable(), subreaper(true)); err != nil {
 		return err
 	}
 	signals := make(chan os.Signal, 16)

@@ -84,7 +84,7 @@ func NewInPlace(s Status, o Options) (*InPlace, error) {
 
 // prepare does what must be done while the root is still ours: RUN will be able to write to everything in it.
 func (n *InPlace) prepare() error {
-	if err := errors.Join(undumpable(), subreaper()); err != nil {
+	if err := errors.Join(undumpable(), subreaper(true)); err != nil {
 		return err
 	}
 	self, err := sealedCopy()
