@@ -3,6 +3,7 @@
 package builder
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -22,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
+	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
 	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
 	"github.com/kaniko-go/kaniko-go/builder/internal/plan"
 	"github.com/kaniko-go/kaniko-go/builder/internal/progress"
@@ -55,6 +57,26 @@ type CacheOptions struct {
 // off tells whether a stage is not to be taken from the cache.
 func (o CacheOptions) off(s *plan.Stage) bool {
 	return o.All || slices.ContainsFunc(o.Off, func(name string) bool { return strings.EqualFold(name, s.Name) })
+}
+
+// check refuses what Off names and the Dockerfile does not have: of a mistyped stage old layers would be used without a word.
+func (o CacheOptions) check(file *dockerfile.File) error {
+	if o.All {
+		return nil
+	}
+	var names []string
+	for _, s := range file.Stages {
+		if s.Name != "" {
+			names = append(names, s.Name)
+		}
+	}
+	for _, off := range o.Off {
+		if slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, off) }) {
+			continue
+		}
+		return &setupError{fmt.Errorf("KANIKO_NO_CACHE=%s: no stage of %s has this name (stages with names: %s)", off, file.Name, cmp.Or(strings.Join(names, ", "), "none"))}
+	}
+	return nil
 }
 
 // tip is the newest layer of a stage, and knows the chainID of all layers up to it once they are made. nil is

@@ -4,6 +4,7 @@ package builder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -21,7 +22,11 @@ func (r *run) copy(ctx context.Context, op plan.Copy, before *tree.Tree) (*tree.
 	if err != nil {
 		return nil, err
 	}
-	return copy.Apply(before, req)
+	after, err := copy.Apply(before, req)
+	if missing, ok := errors.AsType[*copy.NotFoundError](err); ok && op.From == nil && r.x.ignored != nil && r.x.ignored(missing.Path) {
+		err = fmt.Errorf("%w; the ignore file excludes it", err)
+	}
+	return after, err
 }
 
 // copyRequest finds the sources of a COPY or ADD.
@@ -113,7 +118,7 @@ func (x *executor) contextOf(ctx context.Context, c *plan.NamedContext) (*tree.T
 		t, err = x.contexts.open(c.Value)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("build context %s: %w", c.Name, err)
+		return nil, fmt.Errorf("named context %s: %w", c.Name, err)
 	}
 	return t, nil
 }

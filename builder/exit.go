@@ -110,12 +110,12 @@ func ExitCode(err error) int {
 		return ExitEnvironment
 	case errors.As(err, &base):
 		return ExitDockerfile
-	case errors.As(err, &instruction):
-		return ExitInstruction
 	case errors.As(err, &setup) && errors.As(err, &fetched):
 		return contextCode(fetched)
 	case errors.As(err, &setup):
 		return ExitConfig
+	case errors.As(err, &instruction):
+		return ExitInstruction
 	case errors.As(err, &file):
 		return ExitDockerfile
 	default:

@@ -64,6 +64,9 @@ func (b *Builder) open(ctx context.Context, r Request) (in inputs, done func(), 
 	if err == nil {
 		err = in.read(ctx, bc, r.Dockerfile)
 	}
+	if err == nil {
+		err = r.Cache.check(in.file)
+	}
 	if err != nil {
 		done()
 		return in, nil, err

@@ -3,24 +3,27 @@
 package builder
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/match"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/progress"
+	"github.com/kaniko-go/kaniko-go/builder/internal/store"
 )
 
 // platformImage is an image and what it runs on.
@@ -31,8 +34,8 @@ type platformImage struct {
 
 // artifact is what is published: an image, or an index of several.
 type artifact interface {
+	partial.Describable
 	RawManifest() ([]byte, error)
-	Digest() (v1.Hash, error)
 }
 
 // publish hands the image, or an index, to all outputs: files first, since a failed build must not have moved a tag.
@@ -46,7 +49,7 @@ func (b *Builder) publish(ctx context.Context, o Output, images []platformImage,
 		return nil, err
 	}
 	if o.Layout != "" {
-		if err := writeLayout(o, it, digest); err != nil {
+		if err := writeLayout(ctx, o, images, it); err != nil {
 			return nil, &outputError{"KANIKO_OCI_LAYOUT_PATH", fmt.Errorf("OCI layout %s: %w", o.Layout, err)}
 		}
 		b.Log.Info(fmt.Sprintf("wrote OCI layout %s", o.Layout))
@@ -153,49 +156,95 @@ func (b *Builder) announce(images []platformImage, indexed bool, res *Result) er
 	return nil
 }
 
-// writeLayout puts the image into an OCI layout, beside what is there already. An image of the same name is replaced.
-func writeLayout(o Output, it artifact, digest v1.Hash) error {
-	p, err := openLayout(o.Layout)
-	if errors.Is(err, os.ErrNotExist) {
-		p, err = layout.Write(o.Layout, empty.Index)
-	}
+// writeLayout puts the image, or an index of the images, into an OCI layout, beside what is there already. An image of the same
+// name is replaced. Whatever goes wrong on the way, what the layout had before is as it was.
+func writeLayout(ctx context.Context, o Output, images []platformImage, it artifact) error {
+	s, err := store.OpenShared(o.Layout)
 	if err != nil {
 		return err
 	}
-	annotations := map[string]string{}
-	if len(o.Destinations) > 0 {
-		annotations["org.opencontainers.image.ref.name"] = o.Destinations[0]
+	if _, err := s.Index(); err != nil {
+		return err // An Update would begin a new one.
 	}
-	same := func(d v1.Descriptor) bool {
-		return match.Digests(digest)(d) || len(annotations) > 0 && match.Annotation("org.opencontainers.image.ref.name", o.Destinations[0])(d)
-	}
-	if idx, ok := it.(v1.ImageIndex); ok {
-		err = p.ReplaceIndex(idx, same, layout.WithAnnotations(annotations))
-	} else if img, ok := it.(v1.Image); ok {
-		err = p.ReplaceImage(img, same, layout.WithAnnotations(annotations))
-	} else {
-		err = fmt.Errorf("neither image nor index: %T", it)
-	}
-	return errors.Join(err, readable(o.Layout))
-}
-
-// readable lets the next step, which may be another user's, read the blobs of a layout.
-func readable(dir string) error {
-	blobs, err := filepath.Glob(filepath.Join(dir, "blobs", "*", "*"))
-	if err != nil {
-		return err
-	}
-	for _, name := range blobs {
-		fi, err := os.Lstat(name)
-		if err != nil || !fi.Mode().IsRegular() || fi.Mode()&0o444 == 0o444 {
-			continue
-		}
-		// Those of an earlier image may be somebody else's, and are as they were.
-		if err := os.Chmod(name, 0o644); err != nil && !errors.Is(err, os.ErrPermission) {
+	for _, i := range images {
+		if err := putImage(ctx, s, i); err != nil {
 			return err
 		}
 	}
-	return nil
+	d, err := putManifest(s, it)
+	if err != nil {
+		return err
+	}
+	if len(o.Destinations) > 0 {
+		d.Annotations = map[string]string{refNameAnnotation: o.Destinations[0]}
+	}
+	return s.Update(func(idx *v1.IndexManifest) error {
+		idx.Manifests = append(slices.DeleteFunc(idx.Manifests, func(old v1.Descriptor) bool {
+			return old.Digest == d.Digest || len(o.Destinations) > 0 && old.Annotations[refNameAnnotation] == o.Destinations[0]
+		}), d)
+		return nil
+	})
+}
+
+// putImage stores all that an image consists of.
+func putImage(ctx context.Context, s *store.Shared, img v1.Image) error {
+	layers, err := img.Layers()
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(pullsAtOnce)
+	for _, l := range layers {
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return putLayer(s, l)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	m, err := img.Manifest()
+	if err != nil {
+		return err
+	}
+	config, err := img.RawConfigFile()
+	if err != nil {
+		return err
+	}
+	if err := s.Put(m.Config, bytes.NewReader(config)); err != nil {
+		return err
+	}
+	_, err = putManifest(s, img)
+	return err
+}
+
+func putLayer(s *store.Shared, l v1.Layer) error {
+	d, err := partial.Descriptor(l)
+	if err != nil {
+		return err
+	}
+	if s.Has(*d) {
+		return nil
+	}
+	r, err := l.Compressed()
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Put(*d, r), r.Close())
+}
+
+func putManifest(s *store.Shared, it artifact) (v1.Descriptor, error) {
+	raw, err := it.RawManifest()
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	d, err := partial.Descriptor(it)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	return *d, s.Put(*d, bytes.NewReader(raw))
 }
 
 // writeTarball writes the format of docker save, complete or not at all.

@@ -48,6 +48,10 @@ func failures(w world) []failure {
 		{name: "unknown target", dockerfile: from, env: map[string]string{"KANIKO_TARGET": "nope"}, code: 3, cause: []string{"nope"}},
 		{name: "unsupported syntax", dockerfile: from + "RUN --security=insecure true\n", code: 3, cause: []string{"Dockerfile:3", "insecure"}},
 		{name: "missing source", dockerfile: from + "COPY missing.txt /x\n", context: files{"other": ""}, code: 4, cause: []string{"Dockerfile:3", "missing.txt", "not found"}},
+		{name: "ignored source", dockerfile: from + "COPY hidden.txt /x\n", context: files{"hidden.txt": "", ".dockerignore": "*.txt\n"}, code: 4, cause: []string{"Dockerfile:3", "hidden.txt", "not found", "ignore file"}},
+		{name: "missing source beside an ignore file", dockerfile: from + "COPY missing /x\n", context: files{"other": "", ".dockerignore": "*.txt\n"}, code: 4, cause: []string{"Dockerfile:3", `"/missing": not found`}, notLog: "ignore file excludes"},
+		{name: "missing named context", dockerfile: from + "COPY --from=more a /a\n", env: map[string]string{"KANIKO_BUILD_CONTEXT": "more=/nowhere/at/all"}, code: 2, cause: []string{"Dockerfile:3", "named context more", "/nowhere"}},
+		{name: "no stage to be made anew", dockerfile: from + "FROM ${BASE} AS tools\n", env: map[string]string{"KANIKO_NO_CACHE": "tool"}, code: 2, cause: []string{"KANIKO_NO_CACHE=tool", "tools"}},
 		{name: "source above the context", dockerfile: from + "COPY ../secret /x\n", context: files{"other": ""}, code: 4, cause: []string{"Dockerfile:3", "secret", "not found"}},
 		{name: "missing source in a stage", dockerfile: "ARG BASE\nFROM ${BASE} AS one\nFROM ${BASE}\nCOPY --from=one /gone /x\n", code: 4, cause: []string{"Dockerfile:4", "/gone", "not found"}},
 		{

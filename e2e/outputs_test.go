@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,6 +90,61 @@ func TestFilesInsteadOfPush(t *testing.T) {
 	tree, err := testenv.Describe(image, w.baseImage)
 	if err != nil || !strings.Contains(tree, "/made \"made\\n\"") {
 		t.Errorf("the tarball's image adds (%v):\n%s", err, tree)
+	}
+}
+
+// TestLayoutShared lets several builds write to one OCI layout at the same time, and then the disk get full: what was there stays.
+func TestLayoutShared(t *testing.T) {
+	w := newWorld(t)
+	dir := filepath.Join(smallDisk(t, 64), "layout")
+	build := func(tag, size string) testenv.Outcome {
+		directory := files{"Dockerfile": "ARG BASE\nFROM ${BASE}\nRUN head -c " + size + " /dev/urandom > /big\n"}.write(t)
+		return testenv.Build{Binary: binary, Situation: testenv.DefaultRoot(), Env: w.env(directory, w.Host+"/shared:"+tag, map[string]string{
+			"KANIKO_NO_PUSH": "true", "KANIKO_OCI_LAYOUT_PATH": dir,
+		})}.Run(t)
+	}
+	tags := func() []string {
+		index, err := layout.ImageIndexFromPath(dir)
+		if err == nil {
+			err = validate.Index(index)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		manifest, err := index.IndexManifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var tags []string
+		for _, d := range manifest.Manifests {
+			_, tag, _ := strings.Cut(d.Annotations["org.opencontainers.image.ref.name"], "/shared:")
+			tags = append(tags, tag)
+		}
+		slices.Sort(tags)
+		return tags
+	}
+	var all sync.WaitGroup
+	for _, tag := range []string{"1", "2", "3"} {
+		all.Go(func() {
+			if o := build(tag, "10000"); o.Code != 0 {
+				t.Errorf("exit code %d\n%s", o.Code, o.Log)
+			}
+		})
+	}
+	all.Wait()
+	before := []string{"1", "2", "3"}
+	if got := tags(); !slices.Equal(got, before) {
+		t.Fatalf("the layout has %q, want %q", got, before)
+	}
+	mustFail(t, build("2", "70000000"), 7, "KANIKO_OCI_LAYOUT_PATH", "no space left")
+	if got := tags(); !slices.Equal(got, before) {
+		t.Errorf("the layout has %q after a failure, want %q", got, before)
+	}
+	if o := build("2", "20000"); o.Code != 0 {
+		t.Errorf("exit code %d after a failure\n%s", o.Code, o.Log)
+	}
+	if got := tags(); !slices.Equal(got, before) {
+		t.Errorf("the layout has %q in the end, want %q", got, before)
 	}
 }
 

@@ -78,7 +78,8 @@ type hopKey struct{}
 
 func isRedirected(ctx context.Context, u *url.URL) bool {
 	j := journeyOf(ctx)
-	return j.foreign || !strings.EqualFold(u.Host, j.host)
+	// An empty port, as in http://host:/, is one to the user and none to the HTTP client.
+	return j.foreign || !strings.EqualFold(strings.TrimSuffix(u.Host, ":"), strings.TrimSuffix(j.host, ":"))
 }
 
 // checkName judges a host that is an address already: behind a proxy nobody else does.

@@ -431,3 +431,22 @@ func TestEscape(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// TestIsRedirected tells the host that the user named from those that servers name.
+func TestIsRedirected(t *testing.T) {
+	for _, tt := range []struct {
+		named, asked string
+		want         bool
+	}{
+		{"files.test", "files.test", false},
+		{"files.test:", "files.test", false}, // the HTTP client drops an empty port
+		{"Files.test", "files.TEST", false},
+		{"files.test", "files.test:8080", true},
+		{"files.test", "other.test", true},
+	} {
+		ctx := withJourney(t.Context(), &journey{host: tt.named})
+		if got := isRedirected(ctx, &url.URL{Host: tt.asked}); got != tt.want {
+			t.Errorf("%s named, %s asked: %v", tt.named, tt.asked, got)
+		}
+	}
+}

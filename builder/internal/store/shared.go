@@ -243,6 +243,9 @@ func (s *Shared) lock() (unlock func(), err error) {
 		if err == nil {
 			return func() { _ = f.Close() }, nil
 		}
+		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOSYS) {
+			return func() { _ = f.Close() }, nil // A file system without locks: of two updates at the same moment one is lost.
+		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(end) {
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", name, err), f.Close())
 		}
