@@ -74,7 +74,7 @@ e2e-cluster: build cluster ## tasks and templates on that cluster: what works, a
 
 full-cluster: build cluster ## the same and all that takes long (40 minutes with everything to be compiled)
 	bin/cluster state 2>/dev/null || trap 'bin/cluster down' EXIT; bin/cluster up; \
-	go test -tags cluster -count=1 -timeout 40m -parallel 4 -v $(TESTFLAGS) ./e2e/cluster -full | grep -E '^(ok|FAIL|PASS|---|    ---)|^ +[a-z]+_test.go|^        '
+	go test -tags cluster -count=1 -timeout 40m -parallel 4 -v $(TESTFLAGS) ./e2e/cluster -full | grep --line-buffered -E '^(ok|FAIL|PASS|---|    ---)|^ +[a-z]+_test.go|^        '
 
 corpus-fifth: build ## only that fifth, only by BuildKit: does it still make what the repository says?
 	e2e/packages.sh

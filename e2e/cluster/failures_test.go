@@ -15,11 +15,11 @@ import (
 	"github.com/kaniko-go/kaniko-go/e2e/cluster/node"
 )
 
-// credentials makes a secret with a password for the private registry.
+// credentials makes a secret with a password for the registries that want one.
 func (p *place) credentials(name, password string) {
 	p.t.Helper()
-	auth := base64.StdEncoding.EncodeToString([]byte(node.User + ":" + password))
-	config, err := json.Marshal(map[string]any{"auths": map[string]any{node.PrivateRegistry: map[string]string{"auth": auth}}})
+	login := map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte(node.User + ":" + password))}
+	config, err := json.Marshal(map[string]any{"auths": map[string]any{node.PrivateRegistry: login, node.TransientRegistry: login}})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func (p *place) failedTask(text string, c trouble) {
 	if len(r.Status.Results) != 0 {
 		p.t.Errorf("a failed build has results: %v", r.Status.Results)
 	}
-	if line := p.kubectl("", "logs", "-l", "tekton.dev/taskRun="+r.Metadata.Name, "-c", "step-build-and-push", "--tail=1", "-n", p.namespace); !strings.Contains(line, c.cause) {
+	if line := lastLine(p.logs(r.Status.PodName, "step-build-and-push")); !strings.Contains(line, c.cause) {
 		p.t.Errorf("the last line of the log is %q, without %q", line, c.cause)
 	}
 }
@@ -164,13 +164,27 @@ func (p *place) failedPod(text string, c trouble) {
 	}
 }
 
-// terminated is how the first container of a pod has ended, and the message that kubectl has of it.
+// terminated is how the first container of a pod has ended, and its message.
 func (p *place) terminated(pod string) (code, message string) {
 	p.t.Helper()
-	const state = "{.status.containerStatuses[0].state.terminated"
-	out := p.kubectl("", "get", "pod", pod, "-n", p.namespace, "-o", "jsonpath="+state+".exitCode} "+state+".message}")
-	code, message, _ = strings.Cut(out, " ")
-	return code, message
+	var found struct {
+		Status struct {
+			ContainerStatuses []struct {
+				State struct {
+					Terminated struct {
+						ExitCode int
+						Message  string
+					}
+				}
+			}
+		}
+	}
+	p.object("pod", pod, &found)
+	if len(found.Status.ContainerStatuses) == 0 {
+		p.t.Fatalf("pod %s has no containers", pod)
+	}
+	ended := found.Status.ContainerStatuses[0].State.Terminated
+	return fmt.Sprint(ended.ExitCode), ended.Message
 }
 
 func lastLine(text string) string {

@@ -68,14 +68,16 @@ func newNamespace(t *testing.T, security string) *place {
 	if security != "" {
 		label = "pod-security.kubernetes.io/enforce: " + security
 	}
-	p.namespace = strings.TrimSpace(p.kubectl(fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {generateName: kaniko-go-, labels: {%s}}\n", label),
-		"create", "-f", "-", "-o", "jsonpath={.metadata.name}"))
+	p.namespace, err = n.Create(t.Context(), "", fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {generateName: kaniko-go-, labels: {%s}}\n", label))
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(p.remove)
 	p.awaitAccount()
 	return p
 }
 
-// remove deletes the namespace with all pods, and after a failure says what the cluster knew.
+// remove has the namespace deleted with all pods, and after a failure says what the cluster knew.
 func (p *place) remove() {
 	// Not the test's context: that has ended.
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -86,7 +88,7 @@ func (p *place) remove() {
 			p.t.Log(out)
 		}
 	}
-	if _, err := p.node.Kubectl(ctx, "", "delete", "namespace", p.namespace, "--wait=true", "--timeout=100s"); err != nil {
+	if err := p.node.DeleteNamespace(ctx, p.namespace); err != nil {
 		p.t.Errorf("namespace is left: %v", err)
 	}
 }
@@ -112,7 +114,9 @@ func (p *place) kubectl(input string, args ...string) string {
 // apply applies YAML in the namespace, as a user would; images of the project that are named as published become the one under test.
 func (p *place) apply(text string) {
 	p.t.Helper()
-	p.kubectl(p.local(text), "apply", "-n", p.namespace, "-f", "-")
+	if err := p.node.Apply(p.t.Context(), p.namespace, p.local(text)); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // install applies a file of the repository.
@@ -125,7 +129,7 @@ func (p *place) install(file string) {
 // is made the default of tasks and templates, as an administrator might do.
 func (p *place) local(text string) string {
 	for _, form := range []string{`(name: INSECURE_REGISTRIES\n +description: .*\n +default: )""`, `(name: insecure-registries\n +description: .*\n +value: )""`} {
-		text = regexp.MustCompile(form).ReplaceAllString(text, `${1}"`+node.Registry+`\n`+node.PrivateRegistry+`"`)
+		text = regexp.MustCompile(form).ReplaceAllString(text, `${1}"`+node.Registry+`\n`+node.PrivateRegistry+`\n`+node.TransientRegistry+`"`)
 	}
 	text = regexp.MustCompile(`ghcr\.io/kaniko-go/kaniko-go:[a-zA-Z0-9._-]+(@sha256:[0-9a-f]{64})?`).ReplaceAllLiteralString(text, p.image)
 	text = regexp.MustCompile(`docker\.io/library/busybox:[a-z0-9.]+`).ReplaceAllLiteralString(text, node.BusyboxImage)
@@ -143,7 +147,9 @@ func (p *place) files(name string, files map[string]string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.kubectl(string(object), "apply", "-n", p.namespace, "-f", "-")
+	if err := p.node.Apply(p.t.Context(), p.namespace, string(object)); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // object reads one object into a struct.
@@ -173,7 +179,11 @@ func (p *place) await(limit time.Duration, what string, seen func() (string, boo
 // logs are what a container has printed.
 func (p *place) logs(pod, container string) string {
 	p.t.Helper()
-	return p.kubectl("", "logs", pod, "-c", container, "-n", p.namespace)
+	text, err := p.node.Logs(p.t.Context(), p.namespace, pod, container)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return text
 }
 
 // digest is what the registry has under a reference, "" if nothing.
@@ -200,7 +210,8 @@ func (p *place) access(ref name.Reference) []remote.Option {
 }
 
 func authentication(ref name.Reference) authn.Authenticator {
-	if ref.Context().RegistryStr() == node.PrivateRegistry {
+	switch ref.Context().RegistryStr() {
+	case node.PrivateRegistry, node.TransientRegistry:
 		return &authn.Basic{Username: node.User, Password: node.Password}
 	}
 	return authn.Anonymous
@@ -227,11 +238,11 @@ func (p *place) config(reference string) *v1.ConfigFile {
 // runImage pulls an image by the kubelet, runs it and returns what it printed.
 func (p *place) runImage(reference string) string {
 	p.t.Helper()
-	pod := strings.TrimSpace(p.kubectl(p.local(fmt.Sprintf(`apiVersion: v1
+	pod := p.create(fmt.Sprintf(`apiVersion: v1
 kind: Pod
 metadata: {generateName: consumer-}
 spec: {restartPolicy: Never, containers: [{name: main, image: %q}]}
-`, reference)), "create", "-n", p.namespace, "-f", "-", "-o", "jsonpath={.metadata.name}"))
+`, reference))
 	if phase := p.podPhase(pod); phase != "Succeeded" {
 		p.t.Fatalf("%s ends as %s: %s", reference, phase, p.logs(pod, "main"))
 	}

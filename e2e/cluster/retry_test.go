@@ -24,15 +24,16 @@ func (w workflow) attempts() (messages []string) {
 	return messages
 }
 
-// The sample of a retryStrategy tries again where the registry is away, and only there. It is alone on the node, for it takes the registry away.
+// The sample of a retryStrategy tries again where the registry is away, and only there. The registry that it takes away is nobody else's.
 func TestRetry(t *testing.T) {
+	t.Parallel()
 	needFull(t)
 	p := newPlace(t, "baseline")
 	p.team()
 	sample := readFile(t, "../../workflows/kaniko-go/samples/retry.yaml")
 	t.Run("registry away", func(t *testing.T) {
 		p := p.with(t)
-		team := node.PrivateRegistry + "/" + p.namespace
+		team := node.TransientRegistry + "/" + p.namespace
 		p.survives(func() string { return p.create(siteText(sample, team, "", p.serveGit(hello("")))) }, team+"/app:v1")
 	})
 	t.Run("registry away, split", func(t *testing.T) {
@@ -42,7 +43,7 @@ func TestRetry(t *testing.T) {
 		if !strings.Contains(readFile(t, "../../docs/argo.md"), expression) {
 			t.Errorf("the documentation does not have %s", expression)
 		}
-		team := node.PrivateRegistry + "/" + p.namespace + "/split"
+		team := node.TransientRegistry + "/" + p.namespace + "/split"
 		p.platformImage(team+"/base", runtime.GOARCH)
 		url := p.serveGit(map[string]string{"Dockerfile": "FROM " + team + "/base:" + runtime.GOARCH + "\nCOPY note /\n", "note": "a note\n"})
 		split := strings.NewReplacer("template: build\n", "template: split\n", "lastRetry.exitCode == '5'", expression).Replace(sample)
@@ -51,8 +52,8 @@ func TestRetry(t *testing.T) {
 	t.Run("registry away, Pipeline", func(t *testing.T) {
 		p := p.with(t)
 		p.files("context", hello(""))
-		destination := node.PrivateRegistry + "/" + p.namespace + "/pipeline:1"
-		p.node.Stop(node.PrivateRegistryService)
+		destination := node.TransientRegistry + "/" + p.namespace + "/pipeline:1"
+		p.node.Stop(node.TransientRegistryService)
 		t.Cleanup(p.startRegistry)
 		name := p.create(strings.ReplaceAll(retried, "$IMAGE", destination))
 		p.await(runLimit, "a failed attempt", func() (string, bool) {
@@ -67,10 +68,10 @@ func TestRetry(t *testing.T) {
 	t.Run("registry away for a while", func(t *testing.T) {
 		p := p.with(t)
 		p.files("context", hello("RUN echo waiting && sleep 8"))
-		destination := node.PrivateRegistry + "/" + p.namespace + "/while:1"
+		destination := node.TransientRegistry + "/" + p.namespace + "/while:1"
 		name := p.create(strings.Replace(taskRun(destination, "", "SKIP_PUSH_PERMISSION_CHECK", "true"), "configMap: {name: context}}\n", "configMap: {name: context}}\n  - {name: dockerconfig, secret: {secretName: registry-credentials}}\n", 1))
 		p.inRUN(p.podOf(name), "step-build-and-push")
-		p.node.Stop(node.PrivateRegistryService)
+		p.node.Stop(node.TransientRegistryService)
 		t.Cleanup(p.startRegistry)
 		time.Sleep(20 * time.Second) // as long as it is away
 		p.startRegistry()
@@ -104,7 +105,7 @@ spec:
 // survives takes the registry away until an attempt of a Workflow has failed for it; then the Workflow succeeds.
 func (p *place) survives(create func() string, destination string) {
 	p.t.Helper()
-	p.node.Stop(node.PrivateRegistryService)
+	p.node.Stop(node.TransientRegistryService)
 	p.t.Cleanup(p.startRegistry)
 	name := create()
 	var w workflow
@@ -123,7 +124,7 @@ func (p *place) survives(create func() string, destination string) {
 
 func (p *place) startRegistry() {
 	p.t.Helper()
-	if err := p.node.Start(node.PrivateRegistryService); err != nil {
+	if err := p.node.Start(node.TransientRegistryService); err != nil {
 		p.t.Error(err)
 	}
 }

@@ -83,7 +83,11 @@ func (p *place) tekton(kind, text string) run {
 // create creates an object with a generated name and returns the name.
 func (p *place) create(text string) string {
 	p.t.Helper()
-	return strings.TrimSpace(p.kubectl(p.local(text), "create", "-n", p.namespace, "-f", "-", "-o", "jsonpath={.metadata.name}"))
+	name, err := p.node.Create(p.t.Context(), p.namespace, p.local(text))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return name
 }
 
 func (p *place) awaitRun(kind, name string) run {

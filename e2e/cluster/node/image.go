@@ -51,15 +51,15 @@ func systemImages(ctx context.Context, set *programs.Set) ([]image, error) {
 	}
 	images := []image{
 		shell, git,
-		{reference: PauseImage, files: map[string]string{"pause": set.Path("pause", "pause")}, entrypoint: []string{"/pause"}},
+		{reference: PauseImage, files: map[string]string{"pause": set.Pause}, entrypoint: []string{"/pause"}},
 		// Its Deployment says runAsNonRoot, which wants a number.
-		{reference: argoImage("workflow-controller"), files: map[string]string{"bin/workflow-controller": set.Path("argo", "workflow-controller")}, entrypoint: []string{"workflow-controller"}, user: "8737"},
-		{reference: argoImage("argoexec"), files: map[string]string{"bin/argoexec": set.Path("argo", "argoexec")}, entrypoint: []string{"argoexec"}},
+		{reference: argoImage("workflow-controller"), files: map[string]string{"bin/workflow-controller": set.Path("workflow-controller")}, entrypoint: []string{"workflow-controller"}, user: "8737"},
+		{reference: argoImage("argoexec"), files: map[string]string{"bin/argoexec": set.Path("argoexec")}, entrypoint: []string{"argoexec"}},
 	}
 	for _, program := range []string{"controller", "webhook", "events", "resolvers", "entrypoint", "nop", "workingdirinit", "sidecarlogresults"} {
 		in := "/ko-app/" + program
 		// Their released images are on a base whose user is this one.
-		i := image{reference: tektonImage(program), files: map[string]string{in: set.Path("tekton", program)}, entrypoint: []string{in}, user: "65532"}
+		i := image{reference: tektonImage(program), files: map[string]string{in: set.Path(program)}, entrypoint: []string{in}, user: "65532"}
 		if program == "resolvers" {
 			i.files["sbin/tini"] = "/usr/bin/tini-static"
 			if err := addGit(ctx, i.files); err != nil {

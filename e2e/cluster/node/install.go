@@ -40,7 +40,7 @@ func (n *Node) install(ctx context.Context) error {
 func (n *Node) tekton() (string, error) {
 	var files []string
 	for _, pattern := range []string{"100-namespace/*.yaml", "300-crds/*.yaml", "*.yaml", "resolvers/*.yaml"} {
-		found, err := filepath.Glob(filepath.Join(n.set.Dir("tekton"), "config", pattern))
+		found, err := filepath.Glob(filepath.Join(n.set.Tekton(), pattern))
 		if err != nil {
 			return "", err
 		}
@@ -71,7 +71,7 @@ func (n *Node) writeKustomization() error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	base, err := filepath.Rel(dir, filepath.Join(n.set.Dir("argo"), "manifests", "cluster-install"))
+	base, err := filepath.Rel(dir, filepath.Join(n.set.Argo(), "cluster-install"))
 	if err != nil {
 		return err
 	}

@@ -9,9 +9,10 @@ import (
 
 // The services by name; Stop and Start know them too.
 const (
-	registryService        = "registry"
-	PrivateRegistryService = "private-registry"
-	kubeletService         = "kubelet"
+	registryService          = "registry"
+	privateRegistryService   = "private-registry"
+	TransientRegistryService = "transient-registry"
+	kubeletService           = "kubelet"
 )
 
 // services are the programs of the node in the order in which they start.
@@ -20,7 +21,8 @@ func (n *Node) services() []service {
 	path := "PATH=" + n.path("bin") + ":" + os.Getenv("PATH")
 	return []service{
 		{name: registryService, args: []string{"docker-registry", "serve", n.path("registry.yml")}},
-		{name: PrivateRegistryService, args: []string{"docker-registry", "serve", n.path("private-registry.yml")}},
+		{name: privateRegistryService, args: []string{"docker-registry", "serve", n.path("private-registry.yml")}},
+		{name: TransientRegistryService, args: []string{"docker-registry", "serve", n.path("transient-registry.yml")}},
 		{name: "etcd", args: []string{
 			n.path("bin", "etcd"), "--data-dir=" + n.path("etcd"), "--unsafe-no-fsync", "--log-level=warn",
 			"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
@@ -49,11 +51,13 @@ func (n *Node) services() []service {
 
 // configuration is the text of every file that the services read, by name below the state directory.
 func (n *Node) configuration() map[string]string {
+	password := fmt.Sprintf("auth: {htpasswd: {realm: cluster, path: %q}}\n", n.path("htpasswd"))
 	return map[string]string{
 		"admin.kubeconfig":                         n.kubeconfig("admin"),
 		"node.kubeconfig":                          n.kubeconfig("node"),
 		"registry.yml":                             n.registryConfig("registry", Registry, ""),
-		"private-registry.yml":                     n.registryConfig("private-registry", PrivateRegistry, fmt.Sprintf("auth: {htpasswd: {realm: cluster, path: %q}}\n", n.path("htpasswd"))),
+		"private-registry.yml":                     n.registryConfig("private-registry", PrivateRegistry, password),
+		"transient-registry.yml":                   n.registryConfig("transient-registry", TransientRegistry, password),
 		"proxy.yaml":                               n.proxyConfig(),
 		"kubelet.yaml":                             n.kubeletConfig(),
 		"containerd.toml":                          n.containerdConfig(),

@@ -42,7 +42,7 @@ func (n *Node) Up(ctx context.Context, layout string) error {
 			return err
 		}
 	}
-	if err := n.volumes(ctx); err != nil {
+	if err := errors.Join(n.Start(TransientRegistryService), n.volumes(ctx)); err != nil {
 		return err
 	}
 	reference, err := n.pushOwn(ctx, layout)
@@ -64,10 +64,10 @@ func (n *Node) begin(ctx context.Context) error {
 		return err
 	}
 	services := n.services()
-	if err := n.startAll(services[:4]); err != nil {
+	if err := n.startAll(services[:5]); err != nil {
 		return err
 	}
-	for _, registry := range []string{Registry, PrivateRegistry} {
+	for _, registry := range []string{Registry, PrivateRegistry, TransientRegistry} {
 		if err := await(ctx, askLimit, "registry "+registry, func(ctx context.Context) error { return answers(ctx, "http://"+registry+"/v2/") }); err != nil {
 			return err
 		}
@@ -82,12 +82,12 @@ func (n *Node) begin(ctx context.Context) error {
 		return errors.Join(err, work.Wait())
 	}
 	stage("API server")
-	if err := errors.Join(n.startAll(services[4:7]), n.install(ctx), work.Wait()); err != nil {
+	if err := errors.Join(n.startAll(services[5:8]), n.install(ctx), work.Wait()); err != nil {
 		return err
 	}
 	stage("Tekton and Argo Workflows applied, images pushed")
 	// The kubelet last: a pod whose image is not there yet waits much longer than the image takes.
-	if err := n.startAll(services[7:]); err != nil {
+	if err := n.startAll(services[8:]); err != nil {
 		return err
 	}
 	if err := n.awaitReady(ctx); err != nil {
@@ -115,13 +115,13 @@ func (n *Node) prepare() error {
 	}
 	programs := map[string]string{"runc": n.set.Runc}
 	for _, program := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"} {
-		programs[program] = n.set.Path("kube", "kube")
+		programs[program] = n.set.Path("kube")
 	}
 	for _, program := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
-		programs[program] = n.set.Path("containerd", program)
+		programs[program] = n.set.Path(program)
 	}
 	for _, program := range []string{"bridge", "host-local"} {
-		programs[program] = n.set.Path("plugins", program)
+		programs[program] = n.set.Path(program)
 	}
 	for to, from := range programs {
 		if err := os.Symlink(from, n.path("bin", to)); err != nil && !errors.Is(err, fs.ErrExist) {
