@@ -216,8 +216,10 @@ func (n *Node) Down(ctx context.Context) error {
 		for syscall.Unmount(n.path("ns", name), syscall.MNT_DETACH) == nil {
 		}
 	}
-	if exec.CommandContext(ctx, "ip", "link", "show", link).Run() == nil {
-		if out, err := exec.CommandContext(ctx, "ip", "link", "del", link).CombinedOutput(); err != nil {
+	// It goes with the other end's namespace, too, as soon as the kernel comes to that.
+	wired := func() bool { return exec.CommandContext(ctx, "ip", "link", "show", link).Run() == nil }
+	if wired() {
+		if out, err := exec.CommandContext(ctx, "ip", "link", "del", link).CombinedOutput(); err != nil && wired() {
 			return fmt.Errorf("ip link del %s: %w\n%s", link, err, out)
 		}
 	}
