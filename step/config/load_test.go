@@ -338,8 +338,8 @@ func FuzzList(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, value string) {
 		var l List
-		if err := l.Decode(value); err != nil {
-			t.Fatalf("a list never fails: %v", err)
+		if err := l.Decode(value); err != nil && !strings.HasPrefix(strings.TrimSpace(value), "[") {
+			t.Fatalf("only what looks like JSON may be none: %v", err)
 		}
 		for _, item := range l {
 			if item == "" || item != strings.TrimSpace(item) {
