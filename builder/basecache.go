@@ -3,7 +3,6 @@
 package builder
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -159,23 +158,8 @@ func (c *baseCache) warmed(ref string, platform ocispec.Platform) (*origin, time
 
 // keepImage makes a name lead to an image whose layers are here.
 func (c *baseCache) keepImage(ref string, platform v1.Platform, img v1.Image) error {
-	manifest, err := img.RawManifest()
+	d, err := putDocuments(c.Shared, img)
 	if err != nil {
-		return err
-	}
-	config, err := img.RawConfigFile()
-	if err != nil {
-		return err
-	}
-	d, err := partial.Descriptor(img)
-	if err != nil {
-		return err
-	}
-	m, err := img.Manifest()
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(c.Put(m.Config, bytes.NewReader(config)), c.Put(*d, bytes.NewReader(manifest))); err != nil {
 		return err
 	}
 	d.Platform = &platform
@@ -187,7 +171,7 @@ func (c *baseCache) keepImage(ref string, platform v1.Platform, img v1.Image) er
 				kept = append(kept, old)
 			}
 		}
-		idx.Manifests = append(kept, *d)
+		idx.Manifests = append(kept, d)
 		return nil
 	})
 }

@@ -205,19 +205,24 @@ func putImage(ctx context.Context, s *store.Shared, img v1.Image) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	_, err = putDocuments(s, img)
+	return err
+}
+
+// putDocuments stores what an image consists of besides its layers, and returns what leads to it.
+func putDocuments(s *store.Shared, img v1.Image) (v1.Descriptor, error) {
 	m, err := img.Manifest()
 	if err != nil {
-		return err
+		return v1.Descriptor{}, err
 	}
 	config, err := img.RawConfigFile()
 	if err != nil {
-		return err
+		return v1.Descriptor{}, err
 	}
 	if err := s.Put(m.Config, bytes.NewReader(config)); err != nil {
-		return err
+		return v1.Descriptor{}, err
 	}
-	_, err = putManifest(s, img)
-	return err
+	return putManifest(s, img)
 }
 
 func putLayer(s *store.Shared, l v1.Layer) error {
