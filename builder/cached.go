@@ -56,7 +56,12 @@ type CacheOptions struct {
 
 // off tells whether a stage is not to be taken from the cache.
 func (o CacheOptions) off(s *plan.Stage) bool {
-	return o.All || slices.ContainsFunc(o.Off, func(name string) bool { return strings.EqualFold(name, s.Name) })
+	return o.All || hasStage(o.Off, s.Name)
+}
+
+// hasStage tells whether a stage is among names, whose case does not count.
+func hasStage(names []string, stage string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, stage) })
 }
 
 // check refuses what Off names and the Dockerfile does not have: of a mistyped stage old layers would be used without a word.
@@ -71,7 +76,7 @@ func (o CacheOptions) check(file *dockerfile.File) error {
 		}
 	}
 	for _, off := range o.Off {
-		if slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, off) }) {
+		if hasStage(names, off) {
 			continue
 		}
 		return &setupError{fmt.Errorf("KANIKO_NO_CACHE=%s: no stage of %s has this name (stages with names: %s)", off, file.Name, cmp.Or(strings.Join(names, ", "), "none"))}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package programs compiles what the cluster of the end-to-end tests consists of: Kubernetes, etcd, containerd, runc, the network
-// plugins, Tekton and Argo Workflows. Their sources are as released. All but runc are in one module (the directory parts), with one
+// plugins, Tekton and Argo Workflows. Their sources are as released, but for what mendArgo says. All but runc are in one module (the directory parts), with one
 // version of every library: two thirds of what they are made of is the same. The programs are kept in the user's cache directory by
 // version, with the YAML that installs them, all or none; an interrupted run is continued by the next. It starts nothing.
 package programs
