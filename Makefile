@@ -115,9 +115,7 @@ golden: ## rewrite the expected plans and texts; look at the diff
 	go test ./builder/internal/plan -update
 
 fuzz: ## every fuzz target for FUZZTIME each
-	@go list -f '{{.Dir}}' ./... | while read -r d; do \
-	  for t in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$d"/*_test.go 2>/dev/null | cut -d' ' -f2); do \
-	    echo "$$d $$t"; go test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) "$$d"; done; done
+	.ci/fuzz $(FUZZTIME)
 
 full-hostile: build ## all hostile layers, images and contexts; thousands of ugly but legal ones against umoci
 	e2e/packages.sh
