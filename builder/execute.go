@@ -315,8 +315,11 @@ func (x *executor) prepareRun(st *plan.Stage) error {
 	if err != nil {
 		say = x.Log.Warn
 	}
-	for _, line := range isolation.Table(isolation.Preflight(x.Isolation, x.disk.Dir())) {
-		say(line)
+	// The table tries things, which nobody waits for who does not read it.
+	if err != nil || x.Log.Debugs() {
+		for _, line := range isolation.Table(isolation.Preflight(x.Isolation, x.disk.Dir())) {
+			say(line)
+		}
 	}
 	if err != nil {
 		return &environmentError{fmt.Errorf("RUN cannot be isolated here: %w", err)}

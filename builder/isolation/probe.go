@@ -126,8 +126,8 @@ func (s Status) probeMounts() (pidNamespace bool, err error) {
 // when it does. Nothing is left in dir. Where it fails a plain directory is the root to use.
 func (s Status) ProbeOverlay(dir string) error { return s.probeOverlay(dir, dir) }
 
-// probeOverlay is ProbeOverlay with a lower directory in another place.
-func (s Status) probeOverlay(lower, dir string) (err error) {
+// probeOverlay is ProbeOverlay with lower directories in any places.
+func (s Status) probeOverlay(dir string, lowers ...string) (err error) {
 	if !s.Namespaced {
 		return s.refusal()
 	}
@@ -136,26 +136,27 @@ func (s Status) probeOverlay(lower, dir string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-	below, err := os.MkdirTemp(lower, ".overlay-")
-	if err != nil {
-		return err
+	fs := FS{Upper: filepath.Join(tmp, "upper"), Work: filepath.Join(tmp, "work")}
+	for _, l := range lowers {
+		below, mkErr := os.MkdirTemp(l, ".overlay-")
+		if mkErr != nil {
+			return mkErr
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(below)) }()
+		fs.Lowers = append(fs.Lowers, filepath.Join(below, "lower"))
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(below)) }()
-	fs := FS{
-		Lowers: []string{filepath.Join(below, "lower")},
-		Upper:  filepath.Join(tmp, "upper"),
-		Work:   filepath.Join(tmp, "work"),
-	}
-	for _, d := range []string{fs.Lowers[0], fs.Upper, fs.Work} {
+	for _, d := range append([]string{fs.Upper, fs.Work}, fs.Lowers...) {
 		if err := MakeOverlayDir(d); err != nil {
 			return err
 		}
 	}
-	if err := os.Mkdir(filepath.Join(fs.Lowers[0], "d"), 0o700); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(fs.Lowers[0], "d", "f"), nil, 0o600); err != nil {
-		return err
+	for _, l := range fs.Lowers {
+		if err := os.Mkdir(filepath.Join(l, "d"), 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(l, "d", "f"), nil, 0o600); err != nil {
+			return err
+		}
 	}
 	r, err := s.probe(unix.CLONE_NEWNS, probeSpec{Overlay: fs})
 	if err != nil {

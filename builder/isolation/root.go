@@ -49,10 +49,12 @@ func NewNamespaces(s Status, o Options) (*Namespaces, error) {
 		return nil, err
 	}
 	n := &Namespaces{status: s, tempDir: o.TempDir, times: o.Times, bases: map[*tree.Inode]*base{}}
-	n.noOverlay = s.ProbeOverlay(probe)
-	if o.Kept != nil && n.noOverlay == nil && s.probeOverlay(o.Kept.Dir, probe) == nil {
+	// Both at once, as roots will have them: in most pods that answers it, and a probe is a process.
+	if o.Kept != nil && s.probeOverlay(probe, o.Kept.Dir, probe) == nil {
 		n.kept = o.Kept
+		return n, nil
 	}
+	n.noOverlay = s.ProbeOverlay(probe)
 	return n, nil
 }
 

@@ -52,6 +52,9 @@ func (l *Log) Warn(text string, fields ...zap.Field) { l.zap.Warn(Clean(text), f
 // Debug writes one line for whoever looks for a fault.
 func (l *Log) Debug(text string, fields ...zap.Field) { l.zap.Debug(Clean(text), fields...) }
 
+// Debugs reports whether anybody reads what Debug says.
+func (l *Log) Debugs() bool { return l.zap.Core().Enabled(zap.DebugLevel) }
+
 // shortest is the least a secret has for being masked: a shorter one would make a log unreadable and hide nothing.
 const shortest = 4
 
