@@ -214,7 +214,7 @@ func TestVersions(t *testing.T) {
 		if err := yaml.Unmarshal(content, &doc); err != nil {
 			t.Fatal(err)
 		}
-		keys(doc, func(key string) {
+		fields(doc, func(key string, _ any) {
 			if why := since[key]; why != "" {
 				t.Errorf("%s has the field %s, %s", file, key, why)
 			}
@@ -242,17 +242,40 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// keys calls f for each key of a document, however deep.
-func keys(doc any, f func(string)) {
+// TestValues holds that what is given to a parameter is a text: Argo takes a number too, and writes it as it likes.
+func TestValues(t *testing.T) {
+	files, err := filepath.Glob("kaniko-go/samples/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, templateFile, clusterFile) {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var doc any
+		if err := yaml.Unmarshal(content, &doc); err != nil {
+			t.Fatal(err)
+		}
+		fields(doc, func(key string, value any) {
+			if _, ok := value.(string); key == "value" && !ok {
+				t.Errorf("%s: the value %v is to be quoted", file, value)
+			}
+		})
+	}
+}
+
+// fields calls f for each field of a document, however deep.
+func fields(doc any, f func(key string, value any)) {
 	switch v := doc.(type) {
 	case map[string]any:
 		for key, value := range v {
-			f(key)
-			keys(value, f)
+			f(key, value)
+			fields(value, f)
 		}
 	case []any:
 		for _, value := range v {
-			keys(value, f)
+			fields(value, f)
 		}
 	}
 }
