@@ -47,7 +47,7 @@ func samples() []sample {
 		{file: "tasks/kaniko-go/tests/run.yaml"},
 		{file: "tasks/kaniko-go-index/samples/index.yaml", image: "app:v1", platforms: both},
 		{file: "tasks/kaniko-go-index/tests/run.yaml"},
-		{file: "tasks/kaniko-go-multiarch/samples/multiarch.yaml", image: "app:v1", source: "platforms", platforms: both, replace: map[string]string{"kubernetes.io/arch: $(params.ARCH)": "kubernetes.io/os: linux"}},
+		{file: "tasks/kaniko-go-multiarch/samples/multiarch.yaml", image: "app:v1", platforms: both, replace: map[string]string{"kubernetes.io/arch: $(params.ARCH)": "kubernetes.io/os: linux"}},
 		{file: "tasks/kaniko-go-split/samples/split.yaml", image: "app:pull-request-1"},
 		{file: "tasks/kaniko-go-split/tests/run.yaml"},
 		{file: "stepactions/kaniko-go/samples/git-and-build.yaml", image: "hello:v1"},
@@ -98,6 +98,7 @@ func TestEverySample(t *testing.T) {
 type site struct {
 	examples, internal string
 	sources            map[string]string
+	web                string // the source "platforms" over HTTP, as a build fetches one
 }
 
 // newSite is a site whose repositories are there.
@@ -111,7 +112,7 @@ func newSite(p *place) site {
 	// For other platforms than the node's, so without a RUN.
 	platforms := map[string]string{"Dockerfile": "FROM scratch\nARG TARGETARCH\nARG CPU\nENV ARCH=$TARGETARCH CPU=$CPU\nCOPY note /\n", "note": "for all\n"}
 	secret := map[string]string{"Dockerfile": "FROM $BASE\nRUN --mount=type=secret,id=token,required=true [ \"$(cat /run/secrets/token)\" = for-the-build-only ]\n", "note": "a note\n"}
-	return site{examples: p.serveGit(examples), sources: map[string]string{"": p.serveGit(application), "platforms": p.serveGit(platforms), "secret": p.serveGit(secret)}}
+	return site{examples: p.serveGit(examples), web: p.serveGitHTTP(platforms), sources: map[string]string{"": p.serveGit(application), "platforms": p.serveGit(platforms), "secret": p.serveGit(secret)}}
 }
 
 // furnish adds what samples name besides: a claim with each repository, "source" for that of most, a registry with a certificate of the site's own, a secret.
@@ -135,6 +136,7 @@ func (s site) text(t *testing.T, c sample, team string) string {
 		text = strings.ReplaceAll(text, from, to)
 	}
 	text = strings.ReplaceAll(text, "claimName: source\n", "claimName: source"+c.source+"\n")
+	text = strings.ReplaceAll(text, "https://git.example.com/team/app.git", s.web)
 	// The catalogue's tests have a registry of their own beside them, and find it by its name.
 	text = strings.NewReplacer("registry.internal:5000/team", s.internal+"/"+path.Base(team), "registry:5000", node.Registry).Replace(text)
 	// That the registries speak plain HTTP no template can make the default of a Pod.

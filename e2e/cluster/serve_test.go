@@ -21,6 +21,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -157,11 +158,41 @@ func newAuthority(t *testing.T) authority {
 	return a
 }
 
-// serveGit offers files as the branch main of a git repository, at git://HOST:PORT/repository, until the test ends. git answers every connection
-// itself, as inetd would have it, so no port is guessed.
+// serveGit offers files as a git repository at git://HOST:PORT/repository, until the test ends. git answers every connection itself, as inetd would
+// have it, so no port is guessed.
 func (p *place) serveGit(files map[string]string) (url string) {
 	p.t.Helper()
-	dir := filepath.Join(p.t.TempDir(), "repository")
+	dir := p.repository(files)
+	listener, err := net.Listen("tcp", node.HostAddress+":0")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = listener.Close() })
+	go answerGit(listener, filepath.Dir(dir))
+	return "git://" + listener.Addr().String() + "/repository"
+}
+
+// serveGitHTTP offers files as a git repository at http://HOST:PORT/repository.git, until the test ends.
+func (p *place) serveGitHTTP(files map[string]string) (url string) {
+	p.t.Helper()
+	dir := p.repository(files)
+	if err := os.Symlink(filepath.Join(dir, ".git"), dir+".git"); err != nil {
+		p.t.Fatal(err)
+	}
+	program, err := exec.LookPath("git")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	server := p.listen(&cgi.Handler{Path: program, Args: []string{"http-backend"}, Env: append(ownedByAnyone(), "GIT_PROJECT_ROOT="+filepath.Dir(dir), "GIT_HTTP_EXPORT_ALL=1")})
+	server.Start()
+	p.t.Cleanup(server.Close)
+	return server.URL + "/repository.git"
+}
+
+// repository is the directory of a git repository with files in its branch main and its tag v1.
+func (p *place) repository(files map[string]string) (dir string) {
+	p.t.Helper()
+	dir = filepath.Join(p.t.TempDir(), "repository")
 	for name, text := range files {
 		file := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -171,19 +202,18 @@ func (p *place) serveGit(files map[string]string) (url string) {
 			p.t.Fatal(err)
 		}
 	}
-	for _, args := range [][]string{{"init", "-q", "-b", "main"}, {"add", "-A"}, {"-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-q", "-m", "Begin"}} {
+	for _, args := range [][]string{{"init", "-q", "-b", "main"}, {"add", "-A"}, {"-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-q", "-m", "Begin"}, {"tag", "v1"}} {
 		cmd := exec.CommandContext(p.t.Context(), "git", append([]string{"-C", dir}, args...)...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			p.t.Fatalf("git %v: %v\n%s", args, err, out)
 		}
 	}
-	listener, err := net.Listen("tcp", node.HostAddress+":0")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.t.Cleanup(func() { _ = listener.Close() })
-	go answerGit(listener, filepath.Dir(dir))
-	return "git://" + listener.Addr().String() + "/repository"
+	return dir
+}
+
+// ownedByAnyone are variables that tell git not to mind whose a repository is: it belongs to the test's user.
+func ownedByAnyone() []string {
+	return []string{"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}
 }
 
 // answerGit ends when the listener is closed.
@@ -204,8 +234,7 @@ func answerGit(listener net.Listener, dir string) {
 			defer cancel()
 			cmd := exec.CommandContext(ctx, "git", "daemon", "--inetd", "--export-all", "--base-path="+dir)
 			cmd.Stdin, cmd.Stdout = file, file
-			// The directory belongs to the test's user, which git wants to be told.
-			cmd.Env = append(os.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
+			cmd.Env = append(os.Environ(), ownedByAnyone()...)
 			_ = cmd.Run()
 		}()
 	}
