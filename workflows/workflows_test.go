@@ -202,6 +202,9 @@ func TestPatches(t *testing.T) {
 	if p := patched["user-namespace.yaml"]; p.HostUsers == nil || *p.HostUsers || !strings.Contains(fmt.Sprint(p.Containers[0].SecurityContext.Capabilities.Add), "SYS_ADMIN") || len(p.Containers[0].Env) < 30 {
 		t.Errorf("user-namespace.yaml: %+v", p)
 	}
+	if sc := patched["restricted.yaml"].SecurityContext; sc == nil || sc.RunAsUser == nil || *sc.RunAsUser == 0 || sc.RunAsNonRoot == nil || !*sc.RunAsNonRoot || sc.SeccompProfile == nil {
+		t.Errorf("restricted.yaml: Argo's own containers would be refused: %+v", sc)
+	}
 	if p := patched["restricted.yaml"]; *p.Containers[0].SecurityContext.RunAsUser == 0 || len(p.Containers[0].SecurityContext.Capabilities.Add) != 0 || len(p.Containers[0].SecurityContext.Capabilities.Drop) != 1 {
 		t.Errorf("restricted.yaml: %+v", p.Containers[0].SecurityContext)
 	}

@@ -6,6 +6,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -56,7 +57,7 @@ func samples() []sample {
 		{file: "workflows/kaniko-go/samples/memoize.yaml", test: "TestMemoize"},
 		{file: "workflows/kaniko-go/samples/multi-arch.yaml", image: "app:v1", source: "platforms", platforms: both, replace: map[string]string{`"arch":"arm64"`: amd64Only}},
 		{file: "workflows/kaniko-go/samples/private-ca.yaml", image: "app:v1"},
-		{file: "workflows/kaniko-go/samples/restricted.yaml", image: "static:v1"},
+		{file: "workflows/kaniko-go/samples/restricted.yaml", test: "TestRestrictedWorkflow"},
 		{file: "workflows/kaniko-go/samples/retry.yaml", image: "app:v1"},
 		{file: "workflows/kaniko-go/samples/secret.yaml", image: "app:v1", source: "secret"},
 		{file: "workflows/kaniko-go/samples/split.yaml", image: "app:pull-request-1"},
@@ -367,17 +368,7 @@ spec:
 // node, for the flag is the cluster's.
 func TestRestrictedTask(t *testing.T) {
 	p := newPlace(t, "restricted")
-	set := func(value string) {
-		// Also after the test's own context has ended.
-		ctx, cancel := context.WithTimeout(context.Background(), shortLimit)
-		defer cancel()
-		_, err := p.node.Kubectl(ctx, "", "patch", "configmap", "feature-flags", "-n", "tekton-pipelines", "--type=merge", "-p", `{"data": {"set-security-context": "`+value+`"}}`)
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	t.Cleanup(func() { set("false") })
-	set("true")
+	p.configure("tekton-pipelines", "feature-flags", "set-security-context", "true", "false")
 	p.credentials("registry-credentials", node.Password)
 	p.claim("source", p.serveGit(exampleFiles(t)))
 	team := node.PrivateRegistry + "/" + p.namespace
@@ -391,4 +382,49 @@ func TestRestrictedTask(t *testing.T) {
 		return r.message(), r.Status.PodName != ""
 	})
 	p.pushed(r, team+"/static:v1")
+}
+
+// The same of Argo's own containers, where the ConfigMap of the controller says what the sample tells people to write there. It is alone on the node, for
+// the ConfigMap is the cluster's.
+func TestRestrictedWorkflow(t *testing.T) {
+	p := newPlace(t, "restricted")
+	sample := readFile(t, "../../workflows/kaniko-go/samples/restricted.yaml")
+	_, executor, ok := strings.Cut(sample, "\n#   executor: |\n#     ")
+	executor, _, _ = strings.Cut(executor, "\n")
+	if !ok {
+		t.Fatal("the sample does not say any more what the ConfigMap needs")
+	}
+	p.configure("argo", "workflow-controller-configmap", "executor", executor+"\n", nil)
+	p.install("../../workflows/kaniko-go/kaniko-go.yaml")
+	p.credentials("docker-config", node.Password)
+	destination := node.PrivateRegistry + "/" + p.namespace + "/static:v1"
+	text := siteText(sample, path.Dir(destination), p.serveGit(exampleFiles(t)), "")
+	// The controller takes the ConfigMap up when it sees the change; until then the pod is refused, and the workflow ends at once.
+	var w workflow
+	p.await(shortLimit, "a pod in a restricted namespace", func() (string, bool) {
+		w = p.argo(text)
+		status := fmt.Sprintf("%+v", w.Status)
+		return status, !strings.Contains(status, "violates PodSecurity")
+	})
+	p.succeeded(w)
+	p.imageOutputs(w.node("build").outputs(), destination)
+}
+
+// configure gives a key of one of the cluster's ConfigMaps a value, and after the test another one; nil takes the key away.
+func (p *place) configure(namespace, name, key string, during, after any) {
+	p.t.Helper()
+	set := func(value any) {
+		// Also after the test's own context has ended.
+		ctx, cancel := context.WithTimeout(context.Background(), shortLimit)
+		defer cancel()
+		patch, err := json.Marshal(map[string]any{"data": map[string]any{key: value}})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if _, err := p.node.Kubectl(ctx, "", "patch", "configmap", name, "-n", namespace, "--type=merge", "-p", string(patch)); err != nil {
+			p.t.Error(err)
+		}
+	}
+	p.t.Cleanup(func() { set(after) })
+	set(during)
 }
