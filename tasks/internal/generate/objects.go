@@ -27,8 +27,8 @@ type object struct {
 	list string
 }
 
-// argo has the parameters of each template for Argo Workflows.
-type argo struct{ Build, Index, MultiArch, Split []param }
+// argo has the parameters of each template for Argo Workflows, and those of Build that MultiArch does not have.
+type argo struct{ Build, Index, MultiArch, NotMultiArch, Split []param }
 
 // param is one parameter of a Task or of a template for Argo Workflows.
 type param struct {
@@ -46,7 +46,8 @@ func objects(all []param) []object {
 	split := without(all, "KANIKO_NO_PUSH", "KANIKO_DRYRUN", "KANIKO_CACHE_DIR", "KANIKO_CACHE_REPO")
 	// The platform is chosen for each of the builds whose images make the index.
 	multiArch := without(all, "KANIKO_NO_PUSH", "KANIKO_DRYRUN", "KANIKO_PLATFORM", "KANIKO_DESTINATION", "KANIKO_CACHE_DIR")
-	forArgo := argo{Build: all, Index: index, MultiArch: multiArch, Split: split}
+	notMultiArch := slices.DeleteFunc(slices.Clone(all), func(p param) bool { return p.Required || slices.Contains(multiArch, p) })
+	forArgo := argo{Build: all, Index: index, MultiArch: multiArch, NotMultiArch: notMultiArch, Split: split}
 	list := []object{
 		// The directory of the cache is a workspace.
 		{Kind: "Task", Name: "kaniko-go", Params: without(all, "KANIKO_CACHE_DIR"), template: "task.yaml.tmpl", readme: "task.md.tmpl"},
