@@ -19,7 +19,7 @@ const migration = `<!-- Generated from step/config by go generate ./step/config.
 Change the name of the image and nothing else:
 
 ` + "```yaml" + `
-image: ghcr.io/kaniko-go/kaniko-go:debug        # was gcr.io/kaniko-project/executor:debug
+image: {name: "ghcr.io/kaniko-go/kaniko-go:debug", entrypoint: [""]}    # was gcr.io/kaniko-project/executor:debug
 script:
   - /kaniko/executor --context $CI_PROJECT_DIR --dockerfile $CI_PROJECT_DIR/Dockerfile --destination $IMAGE
 ` + "```" + `
