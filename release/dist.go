@@ -225,7 +225,7 @@ func (c *catalogue) rewrite(root string) error {
 // write writes everything below dist:
 //
 //	catalog.yaml, resources.tar.gz   the two assets of a release that catalog-cd takes; the first can be applied, too
-//	task/NAME/0.1/..., pipeline/..., stepaction/...   the layout of tektoncd/catalog
+//	task/NAME/0.1/..., pipeline/..., stepaction/...   the layout of tektoncd/catalog, whose versions have two numbers, in paths and in labels
 //	argo/NAME/...                    a package of Artifact Hub
 //	kaniko-go-argo.yaml, kaniko-go-argo-cluster.yaml   the same for kubectl
 func (c *catalogue) write(dist string) error {
@@ -251,6 +251,11 @@ func (c *catalogue) write(dist string) error {
 			for name, content := range p.files {
 				files[dir+"/"+short+"/"+name] = content
 			}
+			object, err := relabelled(p.object(), c.version, short)
+			if err != nil {
+				return fmt.Errorf("%s: %w", p.path, err)
+			}
+			files[dir+"/"+short+"/"+path.Base(p.path)] = object
 		}
 	}
 	for _, old := range []string{"task", "pipeline", "stepaction", "argo"} {
@@ -269,6 +274,15 @@ func (c *catalogue) write(dist string) error {
 	}
 	fmt.Fprintf(os.Stdout, "%s: %d files, step image %s\n", dist, len(files), c.image)
 	return nil
+}
+
+// relabelled is an object with another version in its label: a catalogue wants the one that is in the path.
+func relabelled(object []byte, from, to string) ([]byte, error) {
+	label := func(version string) []byte { return fmt.Appendf(nil, "app.kubernetes.io/version: %q\n", version) }
+	if n := bytes.Count(object, label(from)); n != 1 {
+		return nil, fmt.Errorf("the label with the version %s is there %d times", from, n)
+	}
+	return bytes.Replace(object, label(from), label(to), 1), nil
 }
 
 // argoPackage adds the directory of a package of the kind "Argo templates".

@@ -121,6 +121,36 @@ func TestDist(t *testing.T) {
 		t.Errorf("%d entries, %d items", entries, len(c.Items))
 	}
 	checkTree(t, dir)
+	checkVersions(t, dir)
+}
+
+// checkVersions holds what the linter of tektoncd/catalog asks: KIND/NAME/VERSION/NAME.yaml has the label VERSION.
+func checkVersions(t *testing.T, dir string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*/*/[0-9]*/*.yaml"))
+	if err != nil || len(files) != 5 {
+		t.Fatalf("%d objects, %v", len(files), err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var object struct {
+			Kind     string
+			Metadata struct {
+				Name   string
+				Labels map[string]string
+			}
+		}
+		if err := yaml.Unmarshal(text, &object); err != nil {
+			t.Fatal(err)
+		}
+		name := object.Metadata.Name
+		if want := filepath.Join(dir, strings.ToLower(object.Kind), name, object.Metadata.Labels["app.kubernetes.io/version"], name+".yaml"); file != want {
+			t.Errorf("%s is to be at %s", file, want)
+		}
+	}
 }
 
 // checkTree looks at all files: images with tag and digest, and no link that leads out of the directory.
