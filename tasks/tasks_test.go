@@ -155,6 +155,34 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestIgnored holds that Artifact Hub lists the Tasks here and nothing else: it takes every directory for one that artifacthub-repo.yml does not name.
+func TestIgnored(t *testing.T) {
+	text, err := os.ReadFile("artifacthub-repo.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var repository struct {
+		Ignore []struct {
+			Name string `json:"name"`
+		} `json:"ignore"`
+	}
+	if err := yaml.UnmarshalStrict(text, &repository); err != nil {
+		t.Fatal(err)
+	}
+	var ignored, others []string
+	for _, entry := range repository.Ignore {
+		ignored = append(ignored, entry.Name)
+	}
+	for _, doc := range documents(t, "*/*.yaml") {
+		if doc.kind != "Task" {
+			others = append(others, doc.name)
+		}
+	}
+	if !slices.Equal(ignored, others) {
+		t.Errorf("ignored are %q, and no Tasks are %q", ignored, others)
+	}
+}
+
 // TestTektonRefuses holds that the validation looks at what it is given.
 func TestTektonRefuses(t *testing.T) {
 	ctx := flags(t, "stable")
