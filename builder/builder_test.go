@@ -30,7 +30,9 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/kaniko-go/kaniko-go/builder/internal/buildcontext"
 	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
+	"github.com/kaniko-go/kaniko-go/builder/internal/fetch"
 	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
 	"github.com/kaniko-go/kaniko-go/builder/isolation"
 	"github.com/kaniko-go/kaniko-go/builder/registry"
@@ -289,6 +291,9 @@ func TestExitCode(t *testing.T) {
 		{"output", &outputError{"KANIKO_TAR_PATH", errors.New("x")}, ExitEnvironment},
 		{"RUN", instruction(&commandError{args: []string{"a"}, exit: &isolation.ExitError{Code: 7}}), ExitInstruction},
 		{"context", &setupError{errors.New("x")}, ExitConfig},
+		{"context that changed", instruction(fmt.Errorf("a: %w", buildcontext.ErrChanged)), ExitNetwork},
+		{"login that ended meanwhile", instruction(fmt.Errorf("%w: %w", buildcontext.ErrAgain, &fetch.Error{Status: 403, Refused: true})), ExitRefused},
+		{"ADD of what needs a login", instruction(&fetch.Error{Status: 403, Refused: true}), ExitInstruction},
 	}
 	for _, tt := range tests {
 		if got := ExitCode(tt.err); got != tt.want {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
+	"github.com/kaniko-go/kaniko-go/builder/internal/buildcontext"
 	"github.com/kaniko-go/kaniko-go/builder/internal/dockerfile"
 	"github.com/kaniko-go/kaniko-go/builder/internal/fetch"
 	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
@@ -101,7 +102,7 @@ func ExitCode(err error) int {
 	switch {
 	case errors.As(err, &fromRegistry):
 		return registryCode(fromRegistry.Class)
-	case errors.As(err, &fetched) && fetched.Temporary:
+	case errors.As(err, &fetched) && fetched.Temporary, errors.Is(err, buildcontext.ErrChanged):
 		return ExitNetwork
 	case errors.Is(err, layer.ErrIntegrity), errors.As(err, &tampered):
 		return ExitIntegrity
@@ -110,7 +111,7 @@ func ExitCode(err error) int {
 		return ExitEnvironment
 	case errors.As(err, &base):
 		return ExitDockerfile
-	case errors.As(err, &setup) && errors.As(err, &fetched):
+	case (errors.As(err, &setup) || errors.Is(err, buildcontext.ErrAgain)) && errors.As(err, &fetched):
 		return contextCode(fetched)
 	case errors.As(err, &setup):
 		return ExitConfig

@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/platforms"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kaniko-go/kaniko-go/builder/internal/buildcontext"
 	"github.com/kaniko-go/kaniko-go/builder/internal/cache"
 	"github.com/kaniko-go/kaniko-go/builder/internal/copy"
 	"github.com/kaniko-go/kaniko-go/builder/internal/layer"
@@ -253,7 +254,7 @@ func (d *digests) of(ctx context.Context, ino *tree.Inode) (string, error) {
 	h := sha256.New()
 	if n, err := io.Copy(h, layer.Until(ctx, r)); err != nil || n != ino.Size {
 		if err == nil {
-			err = fmt.Errorf("it changed while it was read: %d bytes of %d", n, ino.Size)
+			err = fmt.Errorf("it %w: %d bytes of %d", buildcontext.ErrChanged, n, ino.Size)
 		}
 		return "", err
 	}

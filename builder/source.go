@@ -50,7 +50,7 @@ type (
 
 // GitSource is for a build context in a repository.
 type GitSource struct {
-	// Branch is what is built where the URL does not say.
+	// Branch is what is built, unless the URL names a commit.
 	Branch string
 	// NoSubmodules leaves them out where the URL does not say.
 	NoSubmodules bool
@@ -58,17 +58,20 @@ type GitSource struct {
 	InsecureTLS bool
 	// Scheme is what git:// stands for, https or http.
 	Scheme string
-	// User, Password and Token are for the host of the build context alone. The token is a password without user.
+	// User, Password and Token are for the host of the build context alone. The token takes the password's place, and needs no user.
 	User, Password, Token string
 }
 
-// authorization is the value of the header.
+// authorization is the value of the header. A user without a password may be a token itself.
 func (g GitSource) authorization() string {
-	user, password := g.User, cmp.Or(g.Password, g.Token)
-	if password == "" {
+	user, password := g.User, cmp.Or(g.Token, g.Password)
+	switch {
+	case user == "" && password == "":
 		return ""
+	case user == "":
+		user = "x-access-token"
 	}
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(cmp.Or(user, "x-access-token")+":"+password))
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
 // commit is where a build context comes from, for people and for labels.
@@ -178,10 +181,8 @@ func (b *Builder) openGit(ctx context.Context, r Request, in *inputs, address st
 	if err != nil {
 		return nil, &setupError{err}
 	}
-	if u.Ref == "" && git.Branch != "" {
-		address = withRef(address, git.Branch)
-	}
 	o := in.remotes.gitOptions()
+	o.Branch = git.Branch
 	o.KeepGitDir, o.DaemonScheme, o.NoSubmodules = in.remotes.keepGitDir, git.Scheme, git.NoSubmodules
 	o.Network.InsecureTLS = git.InsecureTLS
 	if own := git.authorization(); own != "" {
@@ -205,19 +206,6 @@ func named(ref string) string {
 		return ""
 	}
 	return ", " + ref
-}
-
-// withRef adds a branch to an address that has none, in the grammar that it is written in.
-func withRef(address, branch string) string {
-	base, fragment, _ := strings.Cut(address, "#")
-	if strings.Contains(base, "?") {
-		return base + "&ref=" + url.QueryEscape(branch)
-	}
-	_, sub, _ := strings.Cut(fragment, ":")
-	if sub != "" {
-		branch += ":" + sub
-	}
-	return base + "#" + branch
 }
 
 // dockerfile finds the Dockerfile, which may be at a URL.

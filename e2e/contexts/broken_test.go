@@ -265,7 +265,9 @@ func TestFailures(t *testing.T) {
 		{"a directory as an archive", "tar://" + w.dir, nil, 2, "it is a directory", false},
 		{"no such page", web + "/nothing", nil, 2, "404", false},
 		{"no login", private + "/context.tar", nil, 6, "no credential was given for 127.0.0.1", false},
-		{"a private file", "http://alice:hunter2@" + strings.TrimPrefix(private, "http://") + "/context.tar", nil, 6, "401", false},
+		{"a private file", "http://alice:hunter2@" + strings.TrimPrefix(private, "http://") + "/context.tar", nil, 6, "the credential for 127.0.0.1 was not accepted", false},
+		{"a web page", w.web(t, "", true) + "/page", nil, 2, "a web page, and neither an archive nor a Dockerfile", false},
+		{"a key that git URLs have not", git + "?brnch=x", gitLogin(), 2, "brnch", false},
 		{"no archive", w.web(t, "", true) + "/noise", nil, 2, "neither a tar archive", false},
 		{"no repository", strings.Replace(git, "context", "other", 1), gitLogin(), 2, "there is no such repository", false},
 		{"no branch", git + "#nothing", gitLogin(), 2, "does not contain ref nothing", false},
@@ -284,6 +286,7 @@ func TestFailures(t *testing.T) {
 		{"metadata service", "http://169.254.169.254/latest", nil, 2, "link-local or metadata address", false},
 	}
 	mustWrite(t, filepath.Join(w.objects, "noise"), "\x00\x01\x02")
+	mustWrite(t, filepath.Join(w.objects, "page"), "<!DOCTYPE html>\n<title>Sign in</title>\n")
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.stores {

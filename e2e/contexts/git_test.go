@@ -191,6 +191,11 @@ func TestGitSubmodules(t *testing.T) {
 		}
 	}
 	env := gitLogin()
+	env["KANIKO_GIT"] = "branch=main,depth=1"
+	if got := digest(t, build(t, git+"#no-such-branch", env, "")); got != want {
+		t.Error("the branch of KANIKO_GIT is another image")
+	}
+	delete(env, "KANIKO_GIT")
 	with := digest(t, build(t, at("relative"), env, ""))
 	env["KANIKO_GIT"] = "recurse-submodules=false"
 	if without := digest(t, build(t, at("relative"), env, "")); without == with {

@@ -51,7 +51,7 @@ type Source struct {
 	ContextSubPath string `split_words:"true" param:"CONTEXT_SUB_PATH" desc:"Directory inside the build context that is used as the context."`
 	Dockerfile     string `split_words:"true" default:"Dockerfile" param:"DOCKERFILE" desc:"The Dockerfile: absolute, relative to the working directory, or relative to the context; the first that exists; or an http or https URL. NAME.dockerignore beside it wins over the context's .dockerignore."`
 	Bucket         string `split_words:"true" desc:"The build context where KANIKO_CONTEXT is not set: BUCKET/OBJECT in Google's store, or with s3:// or gs://."`
-	Git            List   `split_words:"true" desc:"How a build context from git is fetched: branch=NAME where the URL names none, recurse-submodules=false to leave submodules out, insecure-skip-tls=true not to check the server's certificate. single-branch has no meaning, for no more than one commit is fetched."`
+	Git            List   `split_words:"true" desc:"How a build context from git is fetched: branch=NAME, which wins over the URL unless that names a commit, recurse-submodules=false to leave submodules out, insecure-skip-tls=true not to check the server's certificate. single-branch and depth have no meaning, for no more than one commit is fetched."`
 	SourceLabels   bool   `split_words:"true" default:"false" flag:"-" desc:"Label the image with the repository and the commit that a build context from git was made of, as org.opencontainers.image.source and .revision."`
 	Target         string `split_words:"true" param:"TARGET" desc:"Name or number of the stage to build; the last one if unset."`
 	BuildArg       Pairs  `split_words:"true" param:"BUILD_ARGS" desc:"Build arguments, KEY=VALUE. A KEY alone takes the value of the variable of that name from the environment, and is left out when there is none."`
@@ -155,7 +155,7 @@ type Environment struct {
 	SSHAuthSock      string `envconfig:"SSH_AUTH_SOCK" desc:"Socket of an SSH agent, for KANIKO_SSH; RUN has it only by a mount."`
 	GitUsername      string `envconfig:"GIT_USERNAME" desc:"For KANIKO_CONTEXT from git by http or https: the user. It goes to no other host than that of the URL, submodules and redirects included."`
 	GitPassword      string `envconfig:"GIT_PASSWORD" secret:"true" desc:"For KANIKO_CONTEXT from git: the password."`
-	GitToken         string `envconfig:"GIT_TOKEN" secret:"true" desc:"For KANIKO_CONTEXT from git: an access token, in place of GIT_PASSWORD."`
+	GitToken         string `envconfig:"GIT_TOKEN" secret:"true" desc:"For KANIKO_CONTEXT from git: an access token. It wins over GIT_PASSWORD."`
 	GitPullMethod    string `envconfig:"GIT_PULL_METHOD" default:"https" desc:"What git:// in KANIKO_CONTEXT stands for, https or http."`
 	S3Endpoint       string `envconfig:"S3_ENDPOINT" desc:"For KANIKO_CONTEXT=s3://: URL of a store that speaks like S3. Everything else the AWS SDK reads: AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ENDPOINT_URL_S3, ..."`
 	S3ForcePathStyle bool   `envconfig:"S3_FORCE_PATH_STYLE" default:"false" desc:"For KANIKO_CONTEXT=s3://: the bucket goes into the path of the URL, not into the host."`

@@ -270,13 +270,31 @@ func (a *Arguments) apply() error {
 	for variable, values := range a.values {
 		value := values[len(values)-1]
 		if a.isList(variable) {
-			value = encodeList(values)
+			value = encodeList(added(variable, values))
 		}
 		if err := os.Setenv(variable, value); err != nil { //nolint:forbidigo // a flag is a way to set its variable
 			return fmt.Errorf("%s: %w", a.named[variable], err)
 		}
 	}
 	return nil
+}
+
+// added is what flags make of a list. Some add to what the variable says: a Task has the image in a variable and leaves the flags to
+// its user, who does not mean to take the image back with one more destination.
+func added(variable string, values []string) []string {
+	switch variable {
+	case "KANIKO_DESTINATION", "KANIKO_BUILD_ARG", "KANIKO_LABEL", "KANIKO_ANNOTATION":
+	default:
+		return values
+	}
+	before, err := items(os.Getenv(variable))
+	if err != nil {
+		return values // it is no list at all
+	}
+	if n := len(before) - len(values); n >= 0 && slices.Equal(before[n:], values) {
+		return before // the same program, executed again, finds what it has put there
+	}
+	return append(before, values...)
 }
 
 func (a *Arguments) isList(variable string) bool {

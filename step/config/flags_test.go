@@ -5,6 +5,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +77,9 @@ func TestFlags(t *testing.T) {
 			"the last scalar, the first target, and flags before variables",
 			map[string]string{"KANIKO_TARGET": "env", "KANIKO_DESTINATION": "r.example/env:1", "KANIKO_CONTEXT": "/env"},
 			[]string{"--destination=r.example/a:1", "--target=", "--target=one", "--target=two", "--kaniko-dir=/x", "--kaniko-dir=/y"},
-			with(func(w *want) { w.Context, w.Target, w.Dir = "/env", "one", "/y" }),
+			with(func(w *want) {
+				w.Context, w.Target, w.Dir, w.Destination = "/env", "one", "/y", List{"r.example/env:1", "r.example/a:1"}
+			}),
 			[]string{"--target: only one, the first, is built; the others would not be pushed"},
 		},
 		{
@@ -129,6 +132,14 @@ func TestFlags(t *testing.T) {
 			got := want{c.Context, c.Dockerfile, c.Target, c.Dir, c.Destination, c.BuildArg, c.Cache, c.NoPush, c.CacheTTL, c.Verbosity, c.LogFormat}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+			// The program executes itself, with the same arguments, in the environment that it has made.
+			again, err := ParseArguments(append([]string{"/kaniko/executor"}, tt.argv...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c2, err := again.Load(); err != nil || !slices.Equal(c2.Destination, c.Destination) {
+				t.Errorf("executed again: %v, %v", c2, err)
 			}
 			if diff := cmp.Diff(tt.notes, a.Notes()); diff != "" {
 				t.Errorf("notes (-want +got):\n%s", diff)

@@ -255,7 +255,7 @@ KANIKO_REGISTRY_CLIENT_CERT: "r.example=one": write HOST=CERTIFICATE,KEY
 KANIKO_REGISTRY_MAP: "quay.io": write HOST=MIRROR
 KANIKO_IMAGE_DOWNLOAD_RETRY=99999999999999999999: the number is too large
 SOURCE_DATE_EPOCH=yesterday: not a number of seconds since 1970
-KANIKO_CONTEXT_SUB_PATH=../up: not inside the context; give a relative path without ..
+KANIKO_CONTEXT_SUB_PATH=../up: not inside the context; give a path without ..
 KANIKO_IGNORE_PATH=rel: not an absolute path below /
 KANIKO_IGNORE_PATH=/: not an absolute path below /
 KANIKO_PLATFORM=arm64: not a platform; write os/arch or os/arch/variant, such as linux/arm64

@@ -56,8 +56,14 @@ func (c *Config) GitOptions() (GitOptions, error) {
 
 func (o *GitOptions) set(item string) error {
 	key, value, _ := strings.Cut(item, "=")
-	if key == "branch" {
+	switch key {
+	case "branch":
 		o.Branch = value
+		return nil
+	case "depth": // never more of the history than the server makes us take
+		if n, err := strconv.Atoi(value); err != nil || n < 0 {
+			return errors.New("write a number after the =")
+		}
 		return nil
 	}
 	yes, err := strconv.ParseBool(value)
@@ -71,7 +77,7 @@ func (o *GitOptions) set(item string) error {
 		o.InsecureSkipTLS = yes
 	case "single-branch":
 	default:
-		return errors.New("not known; write branch=NAME, recurse-submodules=, single-branch= or insecure-skip-tls= with true or false")
+		return errors.New("not known; write branch=NAME, recurse-submodules=, single-branch= or insecure-skip-tls= with true or false, or depth=NUMBER")
 	}
 	return err
 }

@@ -47,8 +47,8 @@ func (c *Config) checkSource() error {
 	}
 	_, err := c.GitOptions()
 	errs = append(errs, err)
-	if sub := c.ContextSubPath; sub != "" && !filepath.IsLocal(sub) {
-		errs = append(errs, problem("KANIKO_CONTEXT_SUB_PATH", sub, "not inside the context; give a relative path without .."))
+	if sub := strings.TrimLeft(c.ContextSubPath, "/"); sub != "" && !filepath.IsLocal(sub) {
+		errs = append(errs, problem("KANIKO_CONTEXT_SUB_PATH", c.ContextSubPath, "not inside the context; give a path without .."))
 	}
 	for _, p := range c.IgnorePath {
 		if !path.IsAbs(p) || path.Clean(p) == "/" {

@@ -180,6 +180,8 @@ func (a *archive) single(r io.Reader) (*Context, error) {
 		return nil, fmt.Errorf("%w: it is empty", io.ErrUnexpectedEOF)
 	case len(data) > fileLimit, !utf8.Valid(data), bytes.IndexByte(data, 0) >= 0:
 		return nil, errors.New("neither a tar archive, plain or compressed with gzip, zstd, xz or bzip2, nor a Dockerfile")
+	case bytes.HasPrefix(bytes.TrimLeft(data, "\ufeff \t\r\n"), []byte("<")):
+		return nil, errors.New("a web page, and neither an archive nor a Dockerfile: the address of a repository ends in .git, and a server that wants a login may answer with the page for it")
 	case a.opts.Sub != "":
 		return nil, errors.New("it is a single Dockerfile, which has no directory " + strconv.Quote(a.opts.Sub))
 	}
@@ -317,6 +319,16 @@ func (p *piece) FileRange() (*os.File, int64, error) {
 func (a *archive) fill(asked *piece) error {
 	all := a.filled
 	a.filled = true
+	if err := a.reread(func(p *piece) bool {
+		return p == asked || all || a.want != nil && p.name != "" && a.want(p.name)
+	}); err != nil {
+		return fmt.Errorf("%w: %w", ErrAgain, err)
+	}
+	return nil
+}
+
+// reread reads the archive and keeps the pieces that are wanted.
+func (a *archive) reread(wanted func(*piece) bool) error {
 	r, err := a.input.Again()
 	if err != nil {
 		return err
@@ -329,7 +341,7 @@ func (a *archive) fill(asked *piece) error {
 	defer func() { _ = z.Close() }()
 	at := int64(0)
 	for _, p := range a.pieces {
-		if p.have || p != asked && !all && (a.want == nil || p.name == "" || !a.want(p.name)) {
+		if p.have || !wanted(p) {
 			continue
 		}
 		if _, err := io.CopyN(io.Discard, z, p.off-at); err != nil {

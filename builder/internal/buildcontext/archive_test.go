@@ -6,8 +6,10 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -224,6 +226,13 @@ func TestArchiveIsADockerfile(t *testing.T) {
 	if err != nil || string(d.Data) != "FROM scratch\n" {
 		t.Errorf("%v, %v", d, err)
 	}
+	name := filepath.Join(t.TempDir(), "other")
+	if err := os.WriteFile(name, []byte("FROM on-disk\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := c.Dockerfile(name); err != nil || string(d.Data) != "FROM on-disk\n" {
+		t.Errorf("%v, %v", d, err)
+	}
 }
 
 // bombOf is a few kilobytes that become more than a gibibyte.
@@ -247,6 +256,19 @@ func bombOf(t *testing.T) []byte {
 	return b.Bytes()
 }
 
+// farBack lets an xz file say that it refers 4 GiB back.
+func farBack(t *testing.T, b []byte) []byte {
+	t.Helper()
+	const header, dictionary = 12, 16 // of the first block, after the header of the file; the size is that of LZMA2's properties
+	size := (int(b[header]) + 1) * 4
+	if b[header+2] != 0x21 || b[header+3] != 1 {
+		t.Fatalf("not LZMA2 alone: % x", b[header:header+size])
+	}
+	b[dictionary] = 40
+	binary.LittleEndian.PutUint32(b[header+size-4:], crc32.ChecksumIEEE(b[header:header+size-4]))
+	return b
+}
+
 func TestArchiveFails(t *testing.T) {
 	good := archiveOf(t, item{name: "a", data: "a"})
 	zipped := compressed(t, "gzip", good)
@@ -267,6 +289,8 @@ func TestArchiveFails(t *testing.T) {
 		{"cut checksum", "unexpected EOF", zipped[:len(zipped)-4]},
 		{"wrong checksum", "checksum", append(bytes.Clone(zipped[:len(zipped)-8]), make([]byte, 8)...)},
 		{"bomb", "expands to more than", bomb},
+		{"xz that refers far back", "dictionary size", farBack(t, compressed(t, "xz", good))},
+		{"web page", "a web page", []byte("\n<!DOCTYPE html><title>Sign in</title>")},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -342,6 +366,13 @@ func TestLocate(t *testing.T) {
 		got, err := Locate(tt.in, "http://127.0.0.1:1/acc")
 		if diff := cmp.Diff(tt.want, got); err != nil || diff != "" {
 			t.Errorf("%s: %v (-want +got):\n%s", tt.in, err, diff)
+		}
+	}
+	for in, want := range map[string]string{
+		"https://h/r.git?brnch=dev": "brnch", "https://h/r.git?ref=a..b": "invalid git ref", "https://h/r.git?ref=--upload-pack=x": "invalid git ref", "https://h/r.git?tag=a&branch=b": "tag",
+	} {
+		if got, err := Locate(in, ""); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %+v, %v", in, got, err)
 		}
 	}
 	for _, in := range []string{

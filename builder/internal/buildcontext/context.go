@@ -25,6 +25,14 @@ import (
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
 )
 
+// Errors about contents of a context that was opened; others wrap them.
+var (
+	// ErrChanged is a content that is not what it was.
+	ErrChanged = errors.New("changed while the image was built")
+	// ErrAgain is an archive that was needed a second time.
+	ErrAgain = errors.New("reading the archive again")
+)
+
 // fileLimit bounds Dockerfiles and ignore files.
 const fileLimit = 1 << 20
 
@@ -53,6 +61,9 @@ func Open(dir, sub string) (*Context, error) {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, fmt.Errorf("build context: %w", err)
+	}
+	if real == "/" && sub == "" {
+		return nil, fmt.Errorf("build context %s: the root of this container, which has more in it than sources, credentials for one; name the directory that they are in", dir)
 	}
 	root, err := os.OpenFile(real, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if errors.Is(err, unix.ENOTDIR) {
@@ -135,14 +146,17 @@ type Dockerfile struct {
 
 // Dockerfile finds and reads the Dockerfile: name is absolute, or relative to the working directory, or relative to
 // the context; the first that exists is it. A lower-case "dockerfile" stands in for a missing "Dockerfile". A context that came as a
-// single Dockerfile has no other.
+// single Dockerfile has it under every name, and only a file on disk of another name than "Dockerfile" is preferred to it.
 func (c *Context) Dockerfile(name string) (*Dockerfile, error) {
-	if c.single != nil {
+	if c.single != nil && name == "Dockerfile" {
 		return c.single, nil
 	}
 	d, err := DockerfileOnDisk(name)
 	if d != nil || err != nil {
 		return d, err
+	}
+	if c.single != nil {
+		return c.single, nil
 	}
 	if !filepath.IsAbs(name) {
 		for _, p := range names(name) {

@@ -3,6 +3,7 @@
 package buildcontext
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -195,6 +197,8 @@ func TestOpenErrors(t *testing.T) {
 	}
 	for _, tt := range []struct{ location, sub string }{
 		{dir + "/missing", ""},
+		{"/", ""},
+		{dir + "/out", ""},
 		{dir + "/file", ""},
 		{dir, "missing"},
 		{dir, "out"},
@@ -225,5 +229,29 @@ func TestOpenFile(t *testing.T) {
 	}
 	if _, err := Open(name, ""); err == nil || !strings.Contains(err.Error(), "tar://"+name) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestOpenFifo reads a pipe that somebody writes to late, and waits for nobody longer than the build lives.
+func TestOpenFifo(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	enough := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(50*time.Millisecond, func() { cancel(enough) })
+	if _, err := OpenFile(ctx, newStore(t), name, Options{}); !errors.Is(err, enough) {
+		t.Errorf("nobody writes: %v", err)
+	}
+	wrote := make(chan error, 1)
+	time.AfterFunc(50*time.Millisecond, func() { wrote <- os.WriteFile(name, archiveOf(t, item{name: "Dockerfile", data: "FROM scratch\n"}), 0) })
+	c, err := OpenFile(t.Context(), newStore(t), name, Options{})
+	if err := errors.Join(err, <-wrote); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if d, err := c.Dockerfile("Dockerfile"); err != nil || string(d.Data) != "FROM scratch\n" {
+		t.Errorf("%v, %v", d, err)
 	}
 }

@@ -19,7 +19,7 @@ import (
 // OpenFile opens an archive, or a single Dockerfile, on disk. An archive that is not compressed is read in place: nothing of it
 // is stored anywhere else.
 func OpenFile(ctx context.Context, s *store.Store, name string, o Options) (*Context, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // nobody may ever write to a fifo
 	if err != nil {
 		return nil, fmt.Errorf("build context: %w", err)
 	}
@@ -50,7 +50,7 @@ func openFile(ctx context.Context, s *store.Store, f *os.File, name string, o Op
 		return nil, fmt.Errorf("build context %s: %w", name, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		c, err := OpenArchive(ctx, s, name, Input{Reader: f}, o)
+		c, err := OpenArchive(ctx, s, name, Input{Reader: &patient{ctx: ctx, f: f}}, o)
 		return c, errors.Join(err, f.Close())
 	}
 	l := &local{f: f, st: st}
@@ -70,6 +70,29 @@ func openFile(ctx context.Context, s *store.Store, f *os.File, name string, o Op
 		c.closer = func() error { return errors.Join(closer(), f.Close()) }
 	}
 	return c, nil
+}
+
+// patient reads a pipe, and waits for what it has to say no longer than its context lives. What nobody writes to yet is waited for, too.
+type patient struct {
+	ctx context.Context //nolint:containedctx // it lives no longer than the call that made it
+	f   *os.File
+}
+
+// Read implements io.Reader.
+func (p *patient) Read(b []byte) (int, error) {
+	const glance = 200 // milliseconds
+	for {
+		if p.ctx.Err() != nil {
+			return 0, context.Cause(p.ctx)
+		}
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(p.f.Fd()), Events: unix.POLLIN}}, glance)
+		switch {
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return 0, fmt.Errorf("poll: %w", err)
+		case ready > 0:
+			return p.f.Read(b)
+		}
+	}
 }
 
 // local is an archive on disk.
@@ -97,7 +120,7 @@ func (l *local) check() error {
 		return err
 	}
 	if now.Size != l.st.Size || now.Mtim != l.st.Mtim {
-		return errors.New("the archive changed while the image was built")
+		return fmt.Errorf("the archive %w", ErrChanged)
 	}
 	return nil
 }

@@ -96,15 +96,15 @@ func bucketLocation(kind Kind, rest string) (Location, error) {
 }
 
 func webLocation(s, azure string) (Location, error) {
-	if _, isGit, err := fetch.ParseGitURL(s); isGit && err == nil || strings.Count(s, "#") > 0 {
-		return gitLocation(s)
-	}
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" {
 		return Location{}, errors.New("not a URL")
 	}
 	if azureHost.MatchString(u.Hostname()) || azure != "" && strings.HasPrefix(s, strings.TrimSuffix(azure, "/")+"/") {
 		return Location{Kind: Azure, URL: s}, nil
+	}
+	if _, isGit, _ := fetch.ParseGitURL(s); isGit || strings.Contains(s, "#") {
+		return gitLocation(s)
 	}
 	return Location{Kind: Web, URL: s}, nil
 }
@@ -124,10 +124,10 @@ func gitLocation(s string) (Location, error) {
 		}
 		s = address + "#" + ref
 	}
-	if _, isGit, err := fetch.ParseGitURL(s); err != nil || !isGit {
-		if err == nil || !isGit {
-			err = errors.New("not a git URL; an http or https address of a repository ends in .git")
-		}
+	switch _, isGit, err := fetch.ParseGitURL(s); {
+	case !isGit:
+		return Location{}, errors.New("not a git URL; an http or https address of a repository ends in .git")
+	case err != nil:
 		return Location{}, err
 	}
 	return Location{Kind: Git, URL: s}, nil

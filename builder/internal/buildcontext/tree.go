@@ -153,7 +153,7 @@ func (f *file) Open() (io.ReadCloser, error) {
 		return nil, errors.Join(err, r.Close())
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != f.size || st.Mtim != f.mtime {
-		return nil, errors.Join(fmt.Errorf("build context: %s changed while the image was built", f.path), r.Close())
+		return nil, errors.Join(fmt.Errorf("build context: %s %w", f.path, ErrChanged), r.Close())
 	}
 	return r, nil
 }

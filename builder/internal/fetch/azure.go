@@ -65,7 +65,8 @@ func AzureObject(address string, o AzureOptions, network Network) (Object, error
 		a.client, err = blob.NewClient(u.String(), o.Credential, options)
 	default:
 		if !signed && o.SAS != "" {
-			u.RawQuery, signed = strings.TrimPrefix(o.SAS, "?"), true
+			// Beside what says which version of the blob is meant.
+			u.RawQuery, signed = strings.TrimPrefix(u.RawQuery+"&"+strings.TrimPrefix(o.SAS, "?"), "&"), true
 		}
 		a.known = signed
 		a.client, err = blob.NewClientWithNoCredential(u.String(), options)

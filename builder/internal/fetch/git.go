@@ -20,6 +20,8 @@ import (
 // GitOptions says what is taken from a repository and how it is reached. What the URL says wins where
 // the two do not conflict; where they do it is an error.
 type GitOptions struct {
+	// Branch is fetched in place of what the URL names, unless that is a commit; "" is what the URL names.
+	Branch string
 	// Checksum is the SHA that the commit (or the annotated tag) must have, or the beginning of it.
 	Checksum string
 	// KeepGitDir is ADD's flag; nil means not given.
@@ -179,6 +181,12 @@ func newGit(rawURL string, o GitOptions) (*git, error) {
 		return bad("invalid checksum %s for Git URL, expected hex commit hash", escape(u.Checksum))
 	}
 	u.Checksum = strings.ToLower(u.Checksum)
+	if o.Branch != "" && u.Checksum == "" && !isSHA(u.Ref) {
+		if err := checkRef(o.Branch); err != nil {
+			return bad("%v", err)
+		}
+		u.Ref = o.Branch
+	}
 	if u.Submodules == nil && o.NoSubmodules {
 		u.Submodules = new(bool)
 	}

@@ -259,6 +259,10 @@ func testGit(t *testing.T, f *forge) {
 	}{
 		{name: "default branch", url: "", want: all("two"), commit: Commit{Hash: second, Ref: "refs/heads/main"}},
 		{name: "branch", url: "#feature/x", want: all("three"), commit: Commit{Hash: other, Ref: "refs/heads/feature/x"}},
+		{name: "branch by option", url: "", opts: GitOptions{Branch: "feature/x"}, want: all("three"), commit: Commit{Hash: other, Ref: "refs/heads/feature/x"}},
+		{name: "branch by option and by URL", url: "#main", opts: GitOptions{Branch: "feature/x"}, want: all("three"), commit: Commit{Hash: other, Ref: "refs/heads/feature/x"}},
+		{name: "branch by option, and a directory", url: "?submodules=false#:sub", opts: GitOptions{Branch: "feature/x"}, want: map[string]string{"dir": "dir 755", "dir/g": "file 755 program"}, commit: Commit{Hash: other, Ref: "refs/heads/feature/x"}},
+		{name: "branch by option and a commit", url: "#" + first, opts: GitOptions{Branch: "feature/x"}, want: all("one"), commit: Commit{Hash: first}},
 		{name: "branch by query", url: "?branch=feature/x", want: all("three"), commit: Commit{Hash: other, Ref: "refs/heads/feature/x"}},
 		{name: "lightweight tag", url: "#light", want: all("one"), commit: Commit{Hash: first, Ref: "refs/tags/light"}},
 		{name: "annotated tag", url: "#v1", want: all("one"), commit: Commit{Hash: first, Tag: tag, Ref: "refs/tags/v1"}},
@@ -279,7 +283,7 @@ func testGit(t *testing.T, f *forge) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := gitOptions()
-			o.Checksum = tt.opts.Checksum
+			o.Checksum, o.Branch = tt.opts.Checksum, tt.opts.Branch
 			got, c, err := Git(t.Context(), newStore(t), base+tt.url, o)
 			if err != nil {
 				t.Fatal(err)

@@ -285,7 +285,7 @@ func (g *git) transport(ctx context.Context, r remote) (transport.Transport, err
 			Credentials: credential(header),
 		}), nil
 	case r.origin() != g.url.remote.origin():
-		return nil, fmt.Errorf("%w: a submodule on another server must have an http or https address", ErrForbidden)
+		return nil, fmt.Errorf("%w: a submodule on another server must have an http or https address; KANIKO_GIT=recurse-submodules=false leaves submodules out", ErrForbidden)
 	case r.scheme == "git":
 		return gitdaemon.NewTransport(gitdaemon.Options{DialContext: g.dialer(ctx)}), nil
 	default:
@@ -486,7 +486,8 @@ func (g *git) download(ctx context.Context, repo *repository, choose pick, f *os
 	if repo.target.want.Size() != repo.format.Size() {
 		return fmt.Errorf("%s is no name of an object in a repository of %s", repo.target.want, repo.format)
 	}
-	req := &transport.FetchRequest{}
+	// With somewhere to put its messages the server tells that it is still at work, and why it stops.
+	req := &transport.FetchRequest{Progress: io.Discard}
 	if req.Wants, deep, err = s.wants(ctx, repo.target, deep); err != nil {
 		return stalled(ctx, err)
 	}
@@ -499,7 +500,7 @@ func (g *git) download(ctx context.Context, repo *repository, choose pick, f *os
 	s.patience.Stop()
 	sink := &packSink{
 		Storage: memory.NewStorage(memory.WithObjectFormat(repo.format)),
-		w:       bufio.NewWriterSize(localWriter{f}, 256<<10), left: g.opts.MaxPack,
+		w:       bufio.NewWriterSize(localWriter{f}, 256<<10), most: g.opts.MaxPack, left: g.opts.MaxPack,
 	}
 	err = s.Fetch(withLimit(ctx, g.opts.MaxPack+maxAdvertisement), sink, req)
 	var line *pktline.ErrorLine
@@ -543,8 +544,9 @@ func whole(f *os.File, format formatcfg.ObjectFormat) error {
 // that nothing but the commits whose parents were left out is ever in memory.
 type packSink struct {
 	*memory.Storage
-	w    *bufio.Writer
-	left int64
+	w *bufio.Writer
+	// most is how many bytes are taken, of which some are left.
+	most, left int64
 }
 
 // PackfileWriter implements storer.PackfileWriter.
@@ -553,7 +555,7 @@ func (s *packSink) PackfileWriter() (io.WriteCloser, error) { return s, nil }
 // Write implements io.Writer.
 func (s *packSink) Write(p []byte) (int, error) {
 	if s.left -= int64(len(p)); s.left < 0 {
-		return 0, fmt.Errorf("%w: the pack is too long", ErrLimit)
+		return 0, fmt.Errorf("%w: more than %d bytes of the repository would have to be downloaded", ErrLimit, s.most)
 	}
 	return s.w.Write(p)
 }

@@ -27,14 +27,17 @@ type googleObject struct {
 	token       func(context.Context) (string, error)
 	client      *http.Client
 	wire        *wire
+	// nobody is what is said where there is no token.
+	nobody string
 }
 
 // GoogleObject is an object of a bucket. token gives an access token, "" for none, as often as one is needed.
 func GoogleObject(bucket, key string, o GoogleOptions, token func(context.Context) (string, error), network Network) (Object, error) {
-	endpoint := o.Endpoint
+	endpoint, nobody := o.Endpoint, "no credential was given"
 	switch {
 	case endpoint == "":
 		endpoint = "https://storage.googleapis.com"
+		nobody += ": GOOGLE_APPLICATION_CREDENTIALS and the metadata service were looked for"
 	case !strings.Contains(endpoint, "://"):
 		endpoint = "http://" + endpoint
 	}
@@ -44,7 +47,7 @@ func GoogleObject(bucket, key string, o GoogleOptions, token func(context.Contex
 	}
 	u = u.JoinPath("storage", "v1", "b", url.PathEscape(bucket), "o", url.PathEscape(key))
 	u.RawQuery = "alt=media"
-	g := &googleObject{bucket: bucket, key: key, url: u, token: token, wire: newWire(network)}
+	g := &googleObject{bucket: bucket, key: key, url: u, token: token, wire: newWire(network), nobody: nobody}
 	g.client = &http.Client{Transport: g.wire, CheckRedirect: checkRedirect}
 	return g, nil
 }
@@ -109,7 +112,7 @@ func (o *googleObject) part(resp *http.Response, off int64, known bool) (*Part, 
 	}
 	e := &Error{URL: o.Where(), Status: resp.StatusCode, Temporary: isPassing(resp.StatusCode)}
 	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
-		e.Reason, e.Refused = "no credential was given", true
+		e.Reason, e.Refused = o.nobody, true
 		if known {
 			e.Reason = "the credential was not accepted"
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -115,6 +116,12 @@ func newDownload(rawURL string, o HTTPOptions) (*download, error) {
 			d.auth = "Bearer " + t
 		}
 	}
+	if u.User != nil && d.auth == "" {
+		// As a header, which also follows a redirect on the same server.
+		password, _ := u.User.Password()
+		d.auth = "Basic " + base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password))
+	}
+	u.User = nil
 	if strings.ContainsAny(d.auth, "\r\n\x00") {
 		return nil, &Error{URL: d.where, Reason: "the credential for " + u.Hostname() + " holds a line break"}
 	}

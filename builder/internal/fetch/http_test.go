@@ -312,6 +312,8 @@ func TestHTTPCredentials(t *testing.T) {
 		switch r.URL.Path {
 		case "/same":
 			http.Redirect(w, r, "/end", http.StatusFound)
+		case "/full":
+			http.Redirect(w, r, back+"/end", http.StatusFound)
 		case "/other":
 			http.Redirect(w, r, other.URL+"/there", http.StatusFound)
 		case "/round":
@@ -332,6 +334,8 @@ func TestHTTPCredentials(t *testing.T) {
 		{"same host", srv.URL + "/same", HTTPOptions{Token: token}, []string{"/same Bearer T", "/end Bearer T"}},
 		{"other port", srv.URL + "/other", HTTPOptions{Token: token}, []string{"/other Bearer T", "/there "}},
 		{"there and back", srv.URL + "/round", HTTPOptions{Token: token}, []string{"/round Bearer T", "/hop ", "/back "}},
+		{"in the URL, same host", strings.Replace(srv.URL, "://", "://u:p@", 1) + "/same", HTTPOptions{}, []string{"/same Basic dTpw", "/end Basic dTpw"}},
+		{"in the URL, same host in full", strings.Replace(srv.URL, "://", "://u:p@", 1) + "/full", HTTPOptions{}, []string{"/full Basic dTpw", "/end Basic dTpw"}},
 		{"in the URL", strings.Replace(srv.URL, "://", "://u:p@", 1) + "/other", HTTPOptions{}, []string{"/other Basic dTpw", "/there "}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -38,6 +38,8 @@ type s3Object struct {
 	client      *s3.Client
 	bucket, key string
 	http        *sdkClient
+	// nobody says that there is no login.
+	nobody bool
 }
 
 // S3Object is an object of a bucket, read with what c has for a login. The SDK makes the requests.
@@ -58,7 +60,8 @@ func S3Object(c aws.Config, bucket, key string, o S3Options, network Network) Ob
 		// A Stream repeats by itself.
 		opts.RetryMaxAttempts = 1
 	})
-	return &s3Object{client: client, bucket: bucket, key: key, http: sdk}
+	nobody := aws.IsCredentialsProvider(c.Credentials, aws.AnonymousCredentials{})
+	return &s3Object{client: client, bucket: bucket, key: key, http: sdk, nobody: nobody}
 }
 
 // Where implements Object.
@@ -154,6 +157,9 @@ func (o *s3Object) explain(ctx context.Context, err error) error {
 		case "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed":
 			e.Refused = true
 		}
+	}
+	if e.Refused && o.nobody {
+		e.Reason += "; no credential was given: AWS_ACCESS_KEY_ID, a profile, a web identity and a role of the container or the machine were looked for"
 	}
 	return e
 }

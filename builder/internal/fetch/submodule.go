@@ -87,6 +87,11 @@ func (w *worktree) fetchModule(ctx context.Context, want plumbing.Hash, p string
 	if err != nil {
 		return nil, err
 	}
+	if top := w.git.url.remote; r.scheme == "ssh" && top.isHTTP() && strings.EqualFold(r.hostname(), top.hostname()) {
+		// The same server's other door, for which there is no key; the credential of this one serves for its repositories.
+		r = r.overHTTP(top.scheme)
+		r.host = top.host
+	}
 	if r.origin() != w.git.url.remote.origin() {
 		// What .gitmodules says of users and passwords is nobody's credential.
 		r.user, r.password = "", ""

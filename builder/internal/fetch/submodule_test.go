@@ -103,6 +103,7 @@ func TestSubmoduleCredentials(t *testing.T) {
 	host := strings.TrimPrefix(f.URL, "http://")
 	for _, tt := range []struct{ name, url, sha string }{
 		{"same", "../near.git", nearSHA},
+		{"same by ssh", "git@127.0.0.1:near.git", nearSHA},
 		{"other", other.URL + "/far.git", farSHA},
 		{"other with password", strings.Replace(other.URL, "://", "://user:pass@", 1) + "/far.git", farSHA},
 	} {
@@ -117,7 +118,7 @@ func TestSubmoduleCredentials(t *testing.T) {
 			if _, _, err := Git(t.Context(), newStore(t), f.URL+"/top.git", o); err != nil {
 				t.Fatal(err)
 			}
-			if n := strings.Count(strings.Join(f.seen, ","), "Bearer T"); tt.name == "same" && n != 5 || n < 3 || n != len(f.seen) {
+			if n := strings.Count(strings.Join(f.seen, ","), "Bearer T"); strings.HasPrefix(tt.name, "same") && n != 5 || n < 3 || n != len(f.seen) {
 				t.Errorf("the user's server got %q", f.seen)
 			}
 			for _, auth := range other.seen {
@@ -147,7 +148,7 @@ func TestHostileSubmodules(t *testing.T) {
 		{name: "path", modules: moduleText("m", "/etc"), path: "m", sha: sha, text: "not a valid"},
 		{name: "option", modules: moduleText("m", "-oProxyCommand=x"), path: "m", sha: sha, text: "not a valid"},
 		{name: "ssh option", modules: moduleText("m", "ssh://-oProxyCommand=x/y"), path: "m", sha: sha, is: ErrForbidden},
-		{name: "ssh elsewhere", modules: moduleText("m", "git@127.0.0.1:x/y.git"), path: "m", sha: sha, is: ErrForbidden},
+		{name: "ssh elsewhere", modules: moduleText("m", "git@127.0.0.2:x/y.git"), path: "m", sha: sha, is: ErrForbidden},
 		{name: "git elsewhere", modules: moduleText("m", "git://127.0.0.1/x"), path: "m", sha: sha, is: ErrForbidden},
 		{name: "metadata", modules: moduleText("m", "http://169.254.169.254/x.git"), path: "m", sha: sha, is: ErrForbidden},
 		{name: "out of the host", modules: moduleText("m", "../../../../x.git"), path: "m", sha: sha, is: ErrForbidden},

@@ -11,7 +11,7 @@ import (
 	"io"
 	"os"
 
-	"github.com/ulikunitz/xz"
+	"github.com/therootcompany/xz"
 
 	"github.com/kaniko-go/kaniko-go/builder/internal/store"
 	"github.com/kaniko-go/kaniko-go/builder/internal/tree"
@@ -76,6 +76,9 @@ func openArchive(ino *tree.Inode) (io.Reader, func(), error) {
 	return z, func() { _ = z.Close(); closeFile() }, nil
 }
 
+// maxWindow is how far back zstd and xz may refer, which is the memory that they take. xz -9 refers to half of it.
+const maxWindow = 128 << 20
+
 // Decompress finds out by the first bytes how a stream is compressed: with gzip, bzip2, xz or zstd, or not at all. What it
 // returns reads r to the end of the compressed data and perhaps beyond.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
@@ -88,7 +91,7 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	case bytes.HasPrefix(head, []byte("BZh")):
 		return io.NopCloser(bzip2.NewReader(b)), nil
 	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
-		z, err := xz.NewReader(b)
+		z, err := xz.NewReader(b, maxWindow)
 		if err != nil {
 			return nil, err
 		}

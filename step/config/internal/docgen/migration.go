@@ -27,7 +27,8 @@ script:
 The binary takes kaniko's flags, under any name. A flag only sets its variable: ` + "`--some-flag VALUE`" + ` is ` + "`KANIKO_SOME_FLAG=VALUE`" + `, and
 [configuration.md](configuration.md) says all about variables.
 
-- A flag wins over its variable. A repeated flag makes a list; of another the last counts.
+- A flag wins over its variable; ` + "`--destination`, `--build-arg`, `--label` and `--annotation`" + ` add to theirs. A repeated flag makes a list; of another the last
+  counts.
 - A boolean flag is ` + "`--name`, `--name=true` or `--name=false`" + `, as in kaniko.
 - A flag that is not known is an error that suggests the nearest. One that has no meaning here is accepted and noted in the log; one
   that asks for another image than can be made is an error.
