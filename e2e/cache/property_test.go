@@ -144,7 +144,7 @@ var onePair = flag.Int("pair", -1, "the one pair of TestProperty to try, in the 
 // gives, a failure included. In a sample RUNs are in every sixth pair.
 func TestProperty(t *testing.T) {
 	w := newWorld(t)
-	pairs := 200
+	pairs := 100
 	if *full {
 		pairs = 2000
 	}
