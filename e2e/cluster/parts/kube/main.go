@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command kube is a whole Kubernetes and its etcd in one binary: the name by which it is called says which program it is. The programs
-// share most of their packages, so one binary costs a third of seven, to compile and to keep. It has a module of its own because
-// its requirements are Kubernetes', not ours, and the programs are compiled as released: nothing of them is changed here.
+// share most of their packages, so one binary costs a third of seven, to compile and to keep. Its requirements are Kubernetes', not ours;
+// nothing of the programs is changed here.
 package main
 
 import (
