@@ -61,7 +61,7 @@ func TestBuildContextProblems(t *testing.T) {
 		{"a=oci-layout:///srv@sha256:1", `KANIKO_BUILD_CONTEXT: a=oci-layout:///srv@sha256:1: not a directory and a digest; write oci-layout://DIR@DIGEST or oci-layout://DIR:TAG`},
 		{"a=oci-layout:///s:r/v", `KANIKO_BUILD_CONTEXT: a=oci-layout:///s:r/v: not a directory and a tag; write oci-layout://DIR@DIGEST or oci-layout://DIR:TAG`},
 		{"a=github.com/o/r", `KANIKO_BUILD_CONTEXT: a=github.com/o/r: a directory or a repository? Write ./github.com/... or https://github.com/....git`},
-		{"a=https://u:hunter2@h.example/r.git?nonsense=1", `KANIKO_BUILD_CONTEXT: a="https://xxxxx@h.example/r.git?nonsense=1": not a git URL: unexpected query "nonsense"`},
+		{"a=https://u:hunter2@h.example/r.git?nonsense=1", `KANIKO_BUILD_CONTEXT: a="https://xxxxx@h.example/r.git?xxxxx": not a git URL: unexpected query "nonsense"`},
 		{"a=https://u:hunter2@h:bad/f", `KANIKO_BUILD_CONTEXT: a=https://xxxxx@h:bad/f: not a URL`},
 		{"a=https:///f", `KANIKO_BUILD_CONTEXT: a=https:///f: not a URL`},
 		{"a=git://u:hunter2@h:bad/r", `KANIKO_BUILD_CONTEXT: a=git://xxxxx@h:bad/r: not a git URL`},

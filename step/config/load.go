@@ -125,8 +125,11 @@ func problem(variable, value, format string, args ...any) error {
 var plain = regexp.MustCompile(`^[\w./:@,+=-]+$`)
 
 // show makes a value fit for a log line: short, on one line, and without the
-// password that a URL may carry.
+// password or the signature that a URL may carry.
 func show(value string) string {
+	if address, query, ok := strings.Cut(value, "?"); ok && query != "" && strings.Contains(address, "://") {
+		value = address + "?xxxxx"
+	}
 	if u, err := url.Parse(value); err == nil && u.User != nil {
 		u.User = url.User("xxxxx")
 		value = u.String()
