@@ -88,13 +88,14 @@ func platformsOf(t *testing.T, ref string) []string {
 	return list
 }
 
-// TestExtraArgs holds that kaniko's flags, as a TaskRun of the catalogue's Task kaniko has them, work and win over parameters.
+// TestExtraArgs holds that kaniko's flags, as a TaskRun of the catalogue's Task kaniko has them, work: those that add to a parameter and those that
+// win over one.
 func TestExtraArgs(t *testing.T) {
 	source := directory(t, map[string]string{"Dockerfile": "FROM scratch"})
 	cache := t.TempDir()
 	p, err := Tekton(taskFile, TaskRun{
-		Params:     map[string]string{"IMAGE": "r.example/a:1", "DOCKERFILE": "./Dockerfile", "CONTEXT": "./", "LABELS": "one=1", "BUILDER_IMAGE": "gcr.io/kaniko-project/executor:v1.5.1"},
-		Arrays:     map[string][]string{"EXTRA_ARGS": {"", "--build-arg=A=x,y", "--build-arg", "B=2 3", "--label=two=2", "--snapshot-mode=redo", "--skip-tls-verify"}},
+		Params:     map[string]string{"IMAGE": "r.example/a:1", "DOCKERFILE": "./Dockerfile", "CONTEXT": "./", "LABELS": "one=1", "TARGET": "param", "BUILDER_IMAGE": "gcr.io/kaniko-project/executor:v1.5.1"},
+		Arrays:     map[string][]string{"EXTRA_ARGS": {"", "--build-arg=A=x,y", "--build-arg", "B=2 3", "--label=two=2", "--destination=r.example/a:latest", "--target=flag", "--snapshot-mode=redo", "--skip-tls-verify"}},
 		Workspaces: map[string]string{"source": source, "cache": cache, "sslcertdir": directory(t, map[string]string{"ca.crt": "none"})},
 	}, t.TempDir())
 	if err != nil {
@@ -111,10 +112,13 @@ func TestExtraArgs(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"A": "x,y", "B": "2 3"}, got.BuildArg.Map()); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(map[string]string{"two": "2"}, got.Label.Map()); diff != "" {
+	if diff := cmp.Diff(map[string]string{"one": "1", "two": "2"}, got.Label.Map()); diff != "" {
 		t.Error(diff)
 	}
-	if got.CacheDir != cache || !got.SkipTLSVerify || got.Context != "./" {
+	if diff := cmp.Diff(config.List{"r.example/a:1", "r.example/a:latest"}, got.Destination); diff != "" {
+		t.Error(diff)
+	}
+	if got.CacheDir != cache || !got.SkipTLSVerify || got.Context != "./" || got.Target != "flag" {
 		t.Errorf("%+v", got)
 	}
 	if i := slices.IndexFunc(p.Env, func(e string) bool { return strings.HasPrefix(e, "SSL_CERT_DIR=") }); i < 0 || !strings.HasSuffix(p.Env[i], ":/kaniko/ssl/certs") {
