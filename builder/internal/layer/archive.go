@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"compress/bzip2"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -93,9 +94,25 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
 		z, err := xz.NewReader(b, maxWindow)
 		if err != nil {
-			return nil, err
+			return nil, explainXZ(err)
 		}
-		return io.NopCloser(z), nil
+		return io.NopCloser(xzReader{z}), nil
 	}
 	return decompress(b)
+}
+
+// xzReader explains what its reader fails of.
+type xzReader struct{ r *xz.Reader }
+
+// Read implements io.Reader.
+func (x xzReader) Read(p []byte) (int, error) {
+	n, err := x.r.Read(p)
+	return n, explainXZ(err)
+}
+
+func explainXZ(err error) error {
+	if errors.Is(err, xz.ErrMemlimit) {
+		return fmt.Errorf("xz: a dictionary of more than %d MiB; that of xz -9 has half of it", maxWindow>>20)
+	}
+	return err
 }
