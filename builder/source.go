@@ -5,7 +5,6 @@ package builder
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -71,7 +70,7 @@ func (g GitSource) authorization() string {
 	case user == "":
 		user = "x-access-token"
 	}
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+	return fetch.BasicAuthorization(user, password)
 }
 
 // commit is where a build context comes from, for people and for labels.

@@ -106,7 +106,7 @@ func registryOptions(cfg *config.Config, log *zap.Logger, out *builder.Log) regi
 func request(cfg *config.Config) builder.Request {
 	r := builder.Request{
 		Context:     cfg.Context,
-		ContextSub:  strings.TrimLeft(cfg.ContextSubPath, "/"),
+		ContextSub:  cfg.ContextSubPath,
 		Source:      source(cfg),
 		Dockerfile:  cfg.Dockerfile,
 		Target:      cfg.Target,

@@ -201,19 +201,7 @@ func TestVersions(t *testing.T) {
 		"mutexes": "added in 3.6", "semaphores": "added in 3.6", "schedules": "added in 3.6", "database": "added in 3.6",
 		"plugin": "artifacts by it were added in 3.7", "pendingTimeout": "added in 4.0", "podResources": "added in 4.0", "resourceClaims": "added in 4.0", "executorPlugins": "added in 4.0",
 	}
-	files, err := filepath.Glob("kaniko-go/samples/*.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range append(files, templateFile, clusterFile) {
-		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var doc any
-		if err := yaml.Unmarshal(content, &doc); err != nil {
-			t.Fatal(err)
-		}
+	for file, doc := range documents(t) {
 		fields(doc, func(key string, _ any) {
 			if why := since[key]; why != "" {
 				t.Errorf("%s has the field %s, %s", file, key, why)
@@ -244,10 +232,23 @@ func TestVersions(t *testing.T) {
 
 // TestValues holds that what is given to a parameter is a text: Argo takes a number too, and writes it as it likes.
 func TestValues(t *testing.T) {
+	for file, doc := range documents(t) {
+		fields(doc, func(key string, value any) {
+			if _, ok := value.(string); key == "value" && !ok {
+				t.Errorf("%s: the value %v is to be quoted", file, value)
+			}
+		})
+	}
+}
+
+// documents are the templates and the samples, by the names of their files.
+func documents(t *testing.T) map[string]any {
+	t.Helper()
 	files, err := filepath.Glob("kaniko-go/samples/*.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
+	docs := map[string]any{}
 	for _, file := range append(files, templateFile, clusterFile) {
 		content, err := os.ReadFile(file)
 		if err != nil {
@@ -257,12 +258,9 @@ func TestValues(t *testing.T) {
 		if err := yaml.Unmarshal(content, &doc); err != nil {
 			t.Fatal(err)
 		}
-		fields(doc, func(key string, value any) {
-			if _, ok := value.(string); key == "value" && !ok {
-				t.Errorf("%s: the value %v is to be quoted", file, value)
-			}
-		})
+		docs[file] = doc
 	}
+	return docs
 }
 
 // fields calls f for each field of a document, however deep.

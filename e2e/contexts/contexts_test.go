@@ -131,6 +131,11 @@ func TestSubPath(t *testing.T) {
 			}
 		}
 	}
+	for _, location := range []string{w.dir, "tar://" + filepath.Join(w.objects, "context.tar.gz"), w.web(t, "", true) + "/context.tar"} {
+		if got := digest(t, build(t, location, map[string]string{"KANIKO_CONTEXT_SUB_PATH": "/sub/"}, "")); got != want {
+			t.Errorf("%s with slashes: another image", location)
+		}
+	}
 	git := w.git(t)
 	if got := digest(t, build(t, git+"#main:sub", gitLogin(), "")); got != want {
 		t.Error("the directory of the URL gives another image")

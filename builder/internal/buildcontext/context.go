@@ -62,6 +62,9 @@ func Open(dir, sub string) (*Context, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build context: %w", err)
 	}
+	if sub = path.Clean(strings.TrimLeft(sub, "/")); sub == "." {
+		sub = ""
+	}
 	if real == "/" && sub == "" {
 		return nil, fmt.Errorf("build context %s: the root of this container, which has more in it than sources, credentials for one; name the directory that they are in", dir)
 	}
@@ -75,7 +78,7 @@ func Open(dir, sub string) (*Context, error) {
 	if sub == "" {
 		return &Context{root: root, name: dir, linked: map[inodeKey]*tree.Inode{}}, nil
 	}
-	inner, err := dirfd.Open(root, path.Clean(strings.TrimLeft(sub, "/")), unix.O_RDONLY|unix.O_DIRECTORY)
+	inner, err := dirfd.Open(root, sub, unix.O_RDONLY|unix.O_DIRECTORY)
 	if closeErr := root.Close(); err == nil {
 		err = closeErr
 	}
@@ -148,12 +151,10 @@ type Dockerfile struct {
 // the context; the first that exists is it. A lower-case "dockerfile" stands in for a missing "Dockerfile". A context that came as a
 // single Dockerfile has it under every name, and only a file on disk of another name than "Dockerfile" is preferred to it.
 func (c *Context) Dockerfile(name string) (*Dockerfile, error) {
-	if c.single != nil && name == "Dockerfile" {
-		return c.single, nil
-	}
-	d, err := DockerfileOnDisk(name)
-	if d != nil || err != nil {
-		return d, err
+	if c.single == nil || name != "Dockerfile" {
+		if d, err := DockerfileOnDisk(name); d != nil || err != nil {
+			return d, err
+		}
 	}
 	if c.single != nil {
 		return c.single, nil

@@ -198,6 +198,8 @@ func TestOpenErrors(t *testing.T) {
 	for _, tt := range []struct{ location, sub string }{
 		{dir + "/missing", ""},
 		{"/", ""},
+		{"/", "/"},
+		{"/", "./"},
 		{dir + "/out", ""},
 		{dir + "/file", ""},
 		{dir, "missing"},

@@ -3,7 +3,6 @@
 package fetch
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -159,7 +158,7 @@ func (r remote) authorization() string {
 	if r.user == "" && r.password == "" {
 		return ""
 	}
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(r.user+":"+r.password))
+	return BasicAuthorization(r.user, r.password)
 }
 
 // origin tells who gets a credential: exactly one scheme, host and port.

@@ -81,6 +81,11 @@ func HTTP(ctx context.Context, s *store.Store, rawURL string, o HTTPOptions) (*F
 	return file, nil
 }
 
+// BasicAuthorization is the value of an Authorization header with a user and a password (RFC 7617).
+func BasicAuthorization(user, password string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+}
+
 type download struct {
 	url    *url.URL
 	where  string
@@ -119,7 +124,7 @@ func newDownload(rawURL string, o HTTPOptions) (*download, error) {
 	if u.User != nil && d.auth == "" {
 		// As a header, which also follows a redirect on the same server.
 		password, _ := u.User.Password()
-		d.auth = "Basic " + base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password))
+		d.auth = BasicAuthorization(u.User.Username(), password)
 	}
 	u.User = nil
 	if strings.ContainsAny(d.auth, "\r\n\x00") {
